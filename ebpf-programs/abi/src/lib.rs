@@ -1,0 +1,2 @@
+#![no_std]
+//! Types that the kernel programs and userspace share.

@@ -1,0 +1,2 @@
+//! The push daemon..
+fn main() {}
