@@ -1,0 +1,217 @@
+//! The client packet: goim's 16-byte header and a body.
+//!
+//! The same bytes travel on TCP and inside WebSocket binary messages, in the goim dialect and in the
+//! Bilibili one. All fields are big-endian (goim: `api/protocol/protocol.go`).
+//!
+//! | offset | 0 | 4 | 6 | 8 | 12 | 16 |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | field | packet length i32, header included | header length i16 = 16 | version i16 | operation i32 | sequence i32 | body |
+//!
+//! It does not know what a body means; `auth` reads the one that matters at connect.
+
+use bytes::BufMut;
+
+/// Length of the header, and the only value that its second field may hold.
+pub const HEADER_BYTES: usize = 16;
+
+/// The longest body that a client may send (goim: `MaxBodySize`).
+pub const MAX_BODY_BYTES: usize = 4096;
+
+/// goim's operations below 1000, which belong to the protocol. 1000 and up are the application's.
+pub mod op {
+    /// Client: I am alive.
+    pub const HEARTBEAT: i32 = 2;
+    /// Server: body is a u32, the people online in the client's room.
+    pub const HEARTBEAT_REPLY: i32 = 3;
+    /// Client: a message for its room.
+    pub const SEND_MESSAGE: i32 = 4;
+    /// Server: what became of the message. In the Bilibili dialect: a message.
+    pub const SEND_MESSAGE_REPLY: i32 = 5;
+    /// Server: the connection ends, and why.
+    pub const DISCONNECT_REPLY: i32 = 6;
+    /// Client: who I am and which room I want.
+    pub const AUTH: i32 = 7;
+    /// Server: empty body when granted, else a code and a reason.
+    pub const AUTH_REPLY: i32 = 8;
+    /// Server: the body is a batch of whole packets.
+    pub const RAW: i32 = 9;
+    /// Client: body is the new room.
+    pub const CHANGE_ROOM: i32 = 12;
+    /// Server: the room was changed.
+    pub const CHANGE_ROOM_REPLY: i32 = 13;
+    /// Client: comma-separated operations to accept from now on.
+    pub const SUBSCRIBE: i32 = 14;
+    /// Server: subscribed.
+    pub const SUBSCRIBE_REPLY: i32 = 15;
+    /// Client: comma-separated operations to accept no longer.
+    pub const UNSUBSCRIBE: i32 = 16;
+    /// Server: unsubscribed.
+    pub const UNSUBSCRIBE_REPLY: i32 = 17;
+    /// The first operation that belongs to the application.
+    pub const FIRST_OF_APPLICATION: i32 = 1000;
+}
+
+/// The fields of a header that are not lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Version of the body's format. A reply carries the request's.
+    pub version: i16,
+    /// See [`op`].
+    pub operation: i32,
+    /// Chosen by the client. A reply carries the request's; a push carries 0.
+    pub sequence: i32,
+}
+
+impl Header {
+    /// The 16 bytes that stand before a body of `body_bytes`.
+    ///
+    /// A body is bounded far below 2^31 by whoever accepted it, so the sum fits the length field.
+    #[must_use]
+    pub fn encode(&self, body_bytes: usize) -> [u8; HEADER_BYTES] {
+        debug_assert!(body_bytes <= i32::MAX as usize - HEADER_BYTES);
+        let mut out = [0; HEADER_BYTES];
+        out[0..4].copy_from_slice(&((body_bytes + HEADER_BYTES) as u32).to_be_bytes());
+        out[4..6].copy_from_slice(&(HEADER_BYTES as u16).to_be_bytes());
+        out[6..8].copy_from_slice(&self.version.to_be_bytes());
+        out[8..12].copy_from_slice(&self.operation.to_be_bytes());
+        out[12..16].copy_from_slice(&self.sequence.to_be_bytes());
+        out
+    }
+
+    /// Appends a whole packet.
+    pub fn put_packet(&self, body: &[u8], out: &mut impl BufMut) {
+        out.put_slice(&self.encode(body.len()));
+        out.put_slice(body);
+    }
+}
+
+/// A packet that lies in somebody's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Version, operation and sequence.
+    pub header: Header,
+    /// At most as long as the limit given to [`parse`].
+    pub body: &'a [u8],
+}
+
+impl Packet<'_> {
+    /// Bytes on the wire, header included.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+}
+
+/// Why bytes are no packet. Nothing after them can be trusted: the stream has lost its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// The length field is negative or below the header's 16 bytes.
+    #[error("packet length {0} is below the 16 bytes of a header")]
+    Length(i32),
+    /// The header-length field is not 16.
+    #[error("header length {0} is not 16")]
+    HeaderLength(i16),
+    /// The body is longer than its reader allows.
+    #[error("a body of {body_bytes} bytes is over the limit of {limit_bytes}")]
+    BodyTooLarge {
+        /// What the length field announces.
+        body_bytes: usize,
+        /// What the reader allows.
+        limit_bytes: usize,
+    },
+}
+
+/// Reads the packet at the start of `input`, whose body may hold at most `max_body_bytes`.
+///
+/// `None` means that it is not whole yet. The lengths are judged as soon as they are there, so a
+/// peer that announces too much is refused after 6 bytes, not after having sent it all.
+///
+/// # Errors
+/// [`PacketError`] when no continuation of `input` could become a packet.
+pub fn parse(input: &[u8], max_body_bytes: usize) -> Result<Option<Packet<'_>>, PacketError> {
+    let Some(length) = field::<4>(input, 0).map(i32::from_be_bytes) else { return Ok(None) };
+    let body_bytes = match usize::try_from(length) {
+        Ok(whole) if whole >= HEADER_BYTES => whole - HEADER_BYTES,
+        _ => return Err(PacketError::Length(length)),
+    };
+    if body_bytes > max_body_bytes {
+        return Err(PacketError::BodyTooLarge { body_bytes, limit_bytes: max_body_bytes });
+    }
+    let Some(header_length) = field::<2>(input, 4).map(i16::from_be_bytes) else { return Ok(None) };
+    if header_length != HEADER_BYTES as i16 {
+        return Err(PacketError::HeaderLength(header_length));
+    }
+    let Some(body) = input.get(HEADER_BYTES..HEADER_BYTES + body_bytes) else { return Ok(None) };
+    let (Some(version), Some(operation), Some(sequence)) =
+        (field::<2>(input, 6), field::<4>(input, 8), field::<4>(input, 12))
+    else {
+        return Ok(None);
+    };
+    let header = Header {
+        version: i16::from_be_bytes(version),
+        operation: i32::from_be_bytes(operation),
+        sequence: i32::from_be_bytes(sequence),
+    };
+    Ok(Some(Packet { header, body }))
+}
+
+/// Walks over packets that stand one after another, as in a batch or a WebSocket message.
+///
+/// After an error, and after an incomplete packet at the end ([`Packets::rest`] is not empty), it yields no more.
+#[derive(Debug, Clone)]
+pub struct Packets<'a> {
+    rest: &'a [u8],
+    max_body_bytes: usize,
+}
+
+impl<'a> Packets<'a> {
+    /// A walk over `input`; bodies may hold at most `max_body_bytes`.
+    #[must_use]
+    pub fn new(input: &'a [u8], max_body_bytes: usize) -> Self {
+        Self { rest: input, max_body_bytes }
+    }
+
+    /// What the walk has not taken: empty after a batch that was whole.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Packets<'a> {
+    type Item = Result<Packet<'a>, PacketError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match parse(self.rest, self.max_body_bytes) {
+            Ok(Some(packet)) => {
+                self.rest = &self.rest[packet.wire_bytes()..];
+                Some(Ok(packet))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.rest = &[];
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Reads the body of a subscribe or unsubscribe packet: decimals separated by commas.
+///
+/// `None` when a part is no number or when there are more than `max` of them.
+#[must_use]
+pub fn parse_operations(body: &[u8], max: usize) -> Option<Vec<i32>> {
+    let text = std::str::from_utf8(body).ok()?;
+    let mut operations = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        if operations.len() == max {
+            return None;
+        }
+        operations.push(part.parse().ok()?);
+    }
+    Some(operations)
+}
+
+fn field<const N: usize>(input: &[u8], at: usize) -> Option<[u8; N]> {
+    input.get(at..at + N)?.try_into().ok()
+}
