@@ -1,0 +1,97 @@
+//! What a shard counts. Only the shard writes, so an addition is a plain load and store; anybody may read.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::reason::CloseReason;
+
+/// One figure with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// The figure now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn add(&self, by: u64) {
+        self.0.store(self.get().wrapping_add(by), Relaxed);
+    }
+
+    pub(crate) fn set(&self, to: u64) {
+        self.0.store(to, Relaxed);
+    }
+}
+
+/// The figures of one shard. Those in `_total` only grow; the others are gauges.
+#[derive(Debug)]
+#[repr(align(128))] // Two cache lines, as the prefetcher takes them, so that shards do not share one.
+pub struct Counters {
+    /// Connections that were accepted.
+    pub accepted_total: Counter,
+    /// Connections there are, lingering ones included.
+    pub connections: Counter,
+    /// Those of them on WebSocket.
+    pub websocket_connections: Counter,
+    /// Those of them that are in.
+    pub joined: Counter,
+    /// Rooms with members here.
+    pub rooms: Counter,
+    /// Packets handed to client sockets or owed to them.
+    pub delivered_packets_total: Counter,
+    /// Bytes of those.
+    pub delivered_bytes_total: Counter,
+    /// Send calls that carried them.
+    pub sends_total: Counter,
+    /// Packets that were owed to connections when those were closed.
+    pub dropped_packets_total: Counter,
+    /// Bytes owed to slow clients.
+    pub owed_bytes: Counter,
+    /// Clients that owe reading.
+    pub debtors: Counter,
+    /// Packets from clients.
+    pub client_packets_total: Counter,
+    /// Orders taken from the queue.
+    pub orders_total: Counter,
+    /// Times that the listeners were closed because the shard was full.
+    pub full_total: Counter,
+    /// `accept` failed: no descriptor, no memory.
+    pub accept_errors_total: Counter,
+    /// Turns of the loop: one that stands still is stuck.
+    pub turns_total: Counter,
+    /// Nanoseconds of work, waiting not counted.
+    pub busy_ns_total: Counter,
+    closed: [Counter; CloseReason::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Self {
+            accepted_total: Counter::default(),
+            connections: Counter::default(),
+            websocket_connections: Counter::default(),
+            joined: Counter::default(),
+            rooms: Counter::default(),
+            delivered_packets_total: Counter::default(),
+            delivered_bytes_total: Counter::default(),
+            sends_total: Counter::default(),
+            dropped_packets_total: Counter::default(),
+            owed_bytes: Counter::default(),
+            debtors: Counter::default(),
+            client_packets_total: Counter::default(),
+            orders_total: Counter::default(),
+            full_total: Counter::default(),
+            accept_errors_total: Counter::default(),
+            turns_total: Counter::default(),
+            busy_ns_total: Counter::default(),
+            closed: std::array::from_fn(|_| Counter::default()),
+        }
+    }
+
+    /// Connections closed for `reason`.
+    #[must_use]
+    pub fn closed(&self, reason: CloseReason) -> &Counter {
+        &self.closed[reason as usize]
+    }
+}

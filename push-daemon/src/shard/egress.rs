@@ -1,0 +1,278 @@
+//! Bytes out: what a socket takes now, and what it is owed because it would not.
+//!
+//! Most clients read as fast as we send, so a send goes straight to the socket and nothing is kept. When a
+//! socket takes less, the rest stands in a debt: handles on the shared blocks, not copies. A debt is bounded
+//! in bytes and in age; past the bound the client is closed and what it was owed is counted as dropped.
+//!
+//! Control packets (heartbeat replies, pongs) never wait behind data: they go out right after the piece that
+//! is partly sent, because a stream can only be joined between two packets.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use wire::goim::{HEADER_BYTES, Header};
+use wire::websocket::Opcode;
+use wire::websocket::frame::put_frame;
+
+use super::Shard;
+use super::clock::Tick;
+use super::conn::{Conn, NONE, Phase};
+use super::reason::CloseReason;
+use crate::block::{Block, View};
+
+/// Entries of a debt that are kept allocated for its next user.
+const KEPT_ENTRIES: usize = 64;
+
+/// What one client is owed.
+#[derive(Default)]
+pub(crate) struct Debt {
+    /// The connection that owes the reading.
+    pub(crate) slot: u32,
+    queue: VecDeque<Owed>,
+    /// Sum of the entries' bytes, at most `limits.debt_bytes` and one entry.
+    bytes: usize,
+    /// Part of the first entry is in the kernel: nothing may go before its rest.
+    split: bool,
+}
+
+struct Owed {
+    /// Never empty.
+    bytes: Bytes,
+    /// Packets that end in it, for the count of what is lost with it; 0 for control.
+    packets: u32,
+    since: Tick,
+    control: bool,
+}
+
+impl Debt {
+    /// When the oldest entry came.
+    pub(crate) fn since(&self) -> Option<Tick> {
+        self.queue.front().map(|owed| owed.since)
+    }
+
+    /// Bytes owed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, owed: Owed) {
+        self.bytes += owed.bytes.len();
+        if !owed.control {
+            self.queue.push_back(owed);
+            return;
+        }
+        let first = usize::from(self.split);
+        let waiting = self.queue.iter().skip(first).take_while(|other| other.control).count();
+        self.queue.insert((first + waiting).min(self.queue.len()), owed);
+    }
+
+    /// Takes `sent` bytes off the first entry.
+    fn settle(&mut self, sent: usize) {
+        self.bytes -= sent;
+        let Some(first) = self.queue.front_mut() else { return };
+        if sent == first.bytes.len() {
+            self.queue.pop_front();
+            self.split = false;
+        } else if sent > 0 {
+            bytes::Buf::advance(&mut first.bytes, sent);
+            self.split = true;
+        }
+    }
+
+    fn packets(&self) -> u32 {
+        self.queue.iter().map(|owed| owed.packets).sum()
+    }
+
+    fn cleared(mut self) -> Self {
+        self.queue.clear();
+        self.queue.shrink_to(KEPT_ENTRIES);
+        Self { queue: self.queue, ..Self::default() }
+    }
+}
+
+/// Hands `bytes` to the socket; gives how many it took, 0 when it takes none now.
+fn offer(conn: &Conn, bytes: &[u8]) -> Result<usize, Errno> {
+    let Some(socket) = &conn.socket else { return Err(Errno::BADF) };
+    loop {
+        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            // Not an error of this connection: the kernel is short of memory, which passes.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
+            other => return other,
+        }
+    }
+}
+
+impl Shard {
+    /// Sends one view of `block` to the connection in `slot`, or owes it.
+    pub(crate) fn deliver(&mut self, slot: u32, block: &Block) {
+        let Some(conn) = self.connections.get(slot) else { return };
+        if conn.phase != Phase::Joined {
+            return;
+        }
+        let view = view_of(conn);
+        let Some(bytes) = block.view(view) else { return };
+        let mut sent = 0;
+        if conn.debt == NONE {
+            match offer(conn, bytes) {
+                Ok(taken) => sent = taken,
+                Err(_) => return self.close_later(slot, CloseReason::PeerReset),
+            }
+            self.counters.sends_total.add(1);
+        }
+        let whole = bytes.len();
+        self.counters.delivered_packets_total.add(u64::from(block.count()));
+        self.counters.delivered_bytes_total.add(whole as u64);
+        if sent < whole
+            && let Some(rest) = block.rest(view, sent)
+        {
+            let owed = Owed { bytes: rest, packets: block.count(), since: self.now, control: false };
+            self.owe(slot, owed, sent > 0);
+        }
+    }
+
+    /// Sends a packet of our own making to the connection in `slot`, ahead of data that it is owed.
+    pub(crate) fn reply(&mut self, slot: u32, header: Header, body: &[u8]) {
+        let Some(conn) = self.connections.get(slot) else { return };
+        let mut buffer = std::mem::take(&mut self.reply_buffer);
+        buffer.clear();
+        if conn.manner.websocket {
+            let mut packet = [0; HEADER_BYTES + MAX_REPLY_BODY_BYTES];
+            let body = &body[..body.len().min(MAX_REPLY_BODY_BYTES)];
+            packet[..HEADER_BYTES].copy_from_slice(&header.encode(body.len()));
+            packet[HEADER_BYTES..HEADER_BYTES + body.len()].copy_from_slice(body);
+            put_frame(Opcode::Binary, &packet[..HEADER_BYTES + body.len()], &mut buffer);
+        } else {
+            header.put_packet(body, &mut buffer);
+        }
+        self.send_control(slot, &buffer);
+        self.reply_buffer = buffer;
+    }
+
+    /// Sends bytes that are whole on the stream, ahead of data that the connection is owed.
+    pub(crate) fn send_control(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(conn) = self.connections.get(slot) else { return };
+        let mut sent = 0;
+        if conn.debt == NONE {
+            match offer(conn, bytes) {
+                Ok(taken) => sent = taken,
+                Err(_) => return self.close_later(slot, CloseReason::PeerReset),
+            }
+        }
+        if sent < bytes.len() {
+            let rest = Bytes::copy_from_slice(&bytes[sent..]);
+            self.owe(slot, Owed { bytes: rest, packets: 0, since: self.now, control: true }, sent > 0);
+        }
+    }
+
+    /// The socket takes bytes again: pays what it can of the debt.
+    pub(crate) fn pay(&mut self, slot: u32) {
+        let Some(conn) = self.connections.get(slot) else { return };
+        let index = conn.debt;
+        let Some(debt) = self.debts.get_mut(index) else { return };
+        let before = debt.bytes;
+        let mut broken = false;
+        while let Some(first) = debt.queue.front() {
+            match offer(conn, &first.bytes) {
+                Ok(0) => break,
+                Ok(sent) => {
+                    let partly = sent < first.bytes.len();
+                    debt.settle(sent);
+                    if partly {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    broken = true;
+                    break;
+                }
+            }
+        }
+        self.owed_bytes -= before - debt.bytes;
+        let paid = debt.queue.is_empty();
+        if broken {
+            self.close_later(slot, CloseReason::PeerReset);
+        } else if paid {
+            self.debts.give_back(index, Debt::cleared);
+            self.connections[slot].debt = NONE;
+        }
+    }
+
+    /// Forgets what the connection is owed and counts it as dropped.
+    pub(crate) fn forgive(&mut self, slot: u32) {
+        let index = std::mem::replace(&mut self.connections[slot].debt, NONE);
+        if let Some(debt) = self.debts.get(index) {
+            self.counters.dropped_packets_total.add(u64::from(debt.packets()));
+            self.owed_bytes -= debt.bytes;
+            self.debts.give_back(index, Debt::cleared);
+        }
+    }
+
+    fn owe(&mut self, slot: u32, owed: Owed, split: bool) {
+        let conn = &mut self.connections[slot];
+        if conn.debt == NONE {
+            conn.debt = self.debts.take();
+        }
+        let Some(debt) = self.debts.get_mut(conn.debt) else { return };
+        debt.slot = slot;
+        self.owed_bytes += owed.bytes.len();
+        debt.push(owed);
+        debt.split |= split;
+        if debt.bytes > self.limits.debt_bytes {
+            self.close_later(slot, CloseReason::DebtBytes);
+        }
+    }
+}
+
+/// Longest body of a reply: a code and a reason.
+const MAX_REPLY_BODY_BYTES: usize = 1024;
+
+fn view_of(conn: &Conn) -> View {
+    match (conn.manner.websocket, conn.manner.bilibili) {
+        (false, false) => View::Goim,
+        (true, false) => View::GoimWebSocket,
+        (false, true) => View::Bilibili,
+        (true, true) => View::BilibiliWebSocket,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(text: &'static str, control: bool) -> Owed {
+        Owed { bytes: Bytes::from_static(text.as_bytes()), packets: u32::from(!control), since: Tick(0), control }
+    }
+
+    fn order(debt: &Debt) -> Vec<&str> {
+        debt.queue.iter().map(|owed| std::str::from_utf8(&owed.bytes).unwrap()).collect()
+    }
+
+    #[test]
+    fn control_goes_behind_the_piece_under_way_and_before_all_other_data() {
+        let mut debt = Debt::default();
+        debt.push(owed("block 1", false));
+        debt.settle(3);
+        debt.push(owed("block 2", false));
+        debt.push(owed("pong", true));
+        debt.push(owed("heartbeat", true));
+        assert_eq!(order(&debt), ["ck 1", "pong", "heartbeat", "block 2"]);
+        debt.settle(4);
+        debt.push(owed("third", true));
+        assert_eq!(order(&debt), ["pong", "heartbeat", "third", "block 2"]);
+        assert_eq!(debt.packets(), 1);
+        assert_eq!(debt.bytes(), "pongheartbeatthirdblock 2".len());
+    }
+
+    #[test]
+    fn control_goes_first_when_nothing_is_under_way() {
+        let mut debt = Debt::default();
+        debt.push(owed("block", false));
+        debt.push(owed("pong", true));
+        assert_eq!(order(&debt), ["pong", "block"]);
+        debt.settle(0);
+        assert!(!debt.split, "a socket that takes nothing splits nothing");
+    }
+}

@@ -1,0 +1,211 @@
+//! One block to many: rounds over rooms and over everybody, in slices between two polls.
+//!
+//! A round is one walk over a room's members, or over all connections, with one block. Rounds that are under
+//! way take turns, a slice each, so that neither a room of a million nor a thousand small rooms keep the others,
+//! or the heartbeats, waiting.
+//!
+//! It does not build what a client gets (`block`) nor deal with sockets that are full (`egress`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use wire::key::Place;
+
+use super::Shard;
+use super::clock::Tick;
+use super::order::{Delivery, OperationRun};
+use crate::block::Block;
+
+/// Passing over a connection that does not accept the operation costs about this part of a send.
+const SCANS_PER_SEND: usize = 32;
+
+/// A round that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// Over the members of the room with this index.
+    Room(u32),
+    /// Over all connections.
+    Everyone,
+}
+
+/// Packets for all connections: those under way, and those that wait for their turn.
+#[derive(Default)]
+pub(crate) struct Everyone {
+    walk: Option<Walk>,
+    waiting: VecDeque<(u32, OperationRun)>,
+    /// Bytes of those that wait.
+    pub(crate) backlog_bytes: usize,
+}
+
+struct Walk {
+    block: Block,
+    operation: i32,
+    next: u32,
+    /// Slots from here on were taken since the walk began.
+    end: u32,
+    /// Connections per second; 0 for no bound.
+    speed: u32,
+    began: Tick,
+    served: u64,
+}
+
+impl Walk {
+    /// How many more connections may be served by `now`.
+    fn allowance(&self, now: Tick) -> u64 {
+        if self.speed == 0 {
+            return u64::MAX;
+        }
+        // One second's share at once would be a burst, so the first slice waits for its milliseconds too.
+        (u64::from(now.since(self.began)) * u64::from(self.speed) / 1000).saturating_sub(self.served)
+    }
+}
+
+impl Shard {
+    /// Starts on a delivery that the trunk brought.
+    pub(crate) fn begin(&mut self, delivery: &Delivery) {
+        match delivery {
+            Delivery::Room(name, run) => {
+                if let Some(room) = self.rooms.find(name)
+                    && self.rooms.push(room, run.clone())
+                {
+                    self.rounds.push_back(Round::Room(room));
+                }
+            }
+            Delivery::All(speed, runs) => {
+                let idle = self.everyone.walk.is_none() && self.everyone.waiting.is_empty();
+                for run in runs.iter() {
+                    self.everyone.backlog_bytes += run.run.packets.len();
+                    self.everyone.waiting.push_back((*speed, run.clone()));
+                }
+                if idle {
+                    self.rounds.push_back(Round::Everyone);
+                }
+            }
+            Delivery::Mids(mids, runs) => {
+                let mut slots = std::mem::take(&mut self.due);
+                for mid in mids {
+                    self.mids.find(&self.connections, *mid, &mut slots);
+                }
+                self.deliver_to(&slots, runs);
+                slots.clear();
+                self.due = slots;
+            }
+            Delivery::OwnKeys(keys, runs) => {
+                let slots: Vec<u32> = keys.iter().filter_map(|key| self.own_keys.get(key).copied()).collect();
+                self.deliver_to(&slots, runs);
+            }
+        }
+    }
+
+    /// Delivers to the connections that are still at these places.
+    pub(crate) fn deliver_to_places(&mut self, places: &[Place], runs: &Arc<[OperationRun]>) {
+        let slots: Vec<u32> = places.iter().filter_map(|place| self.slot_of(place)).collect();
+        self.deliver_to(&slots, runs);
+    }
+
+    fn deliver_to(&mut self, slots: &[u32], runs: &[OperationRun]) {
+        if slots.is_empty() {
+            return;
+        }
+        let bilibili = slots.iter().any(|slot| self.connections[*slot].manner.bilibili);
+        for run in runs {
+            let block = self.blocks.build(std::iter::once(&run.run), bilibili);
+            for slot in slots {
+                if self.accepts.accepts(self.connections[*slot].accepts, run.operation) {
+                    self.deliver(*slot, &block);
+                }
+            }
+        }
+    }
+
+    /// Serves the rounds under way, in turn, until `budget` connections were served or all have waited for time.
+    pub(crate) fn serve_rounds(&mut self, budget: usize) {
+        let mut left = budget;
+        let mut turns = self.rounds.len();
+        while left > 0 && turns > 0 {
+            let Some(round) = self.rounds.pop_front() else { break };
+            let most = left.min(self.slice_sends);
+            let (served, goes_on) = match round {
+                Round::Room(room) => self.serve_room(room, most),
+                Round::Everyone => self.serve_everyone(most),
+            };
+            if goes_on {
+                self.rounds.push_back(round);
+            }
+            left -= served.min(left);
+            // A round that served nobody has nothing to do before time passes.
+            turns = if served > 0 { self.rounds.len() } else { turns - 1 };
+        }
+    }
+
+    /// Whether a round could go on at once.
+    pub(crate) fn rounds_are_due(&self) -> bool {
+        self.rounds.iter().any(|round| match round {
+            Round::Room(_) => true,
+            Round::Everyone => self.everyone.walk.as_ref().is_none_or(|walk| walk.allowance(self.now) > 0),
+        })
+    }
+
+    fn serve_room(&mut self, room: u32, most: usize) -> (usize, bool) {
+        let mut due = std::mem::take(&mut self.due);
+        let blocks = &self.blocks;
+        let build = |runs: &[_], bilibili| blocks.build(runs.iter(), bilibili);
+        let block = self.rooms.next_due(room, most, self.block_bytes, build, &mut due);
+        let served = due.len();
+        if let Some(block) = &block {
+            for slot in due.drain(..) {
+                self.deliver(slot, block);
+            }
+        }
+        self.due = due;
+        (served, block.is_some())
+    }
+
+    fn serve_everyone(&mut self, most: usize) -> (usize, bool) {
+        let mut walk = match self.everyone.walk.take() {
+            Some(walk) => walk,
+            None => match self.next_walk() {
+                Some(walk) => walk,
+                None => return (0, false),
+            },
+        };
+        let allowed = walk.allowance(self.now);
+        let mut served = 0;
+        let first = walk.next;
+        let scan_end = walk.end.min(first.saturating_add((most * SCANS_PER_SEND) as u32));
+        while walk.next < scan_end && served < most && (served as u64) < allowed {
+            let slot = walk.next;
+            walk.next += 1;
+            let accepts = self.connections.get(slot).map(|conn| conn.accepts);
+            if accepts.is_some_and(|accepts| self.accepts.accepts(accepts, walk.operation)) {
+                self.deliver(slot, &walk.block);
+                served += 1;
+            }
+        }
+        walk.served += served as u64;
+        let (walk_next, ended) = (walk.next, walk.next == walk.end);
+        if !ended {
+            self.everyone.walk = Some(walk);
+        }
+        let work = served + (walk_next - first) as usize / SCANS_PER_SEND;
+        (work, !ended || !self.everyone.waiting.is_empty())
+    }
+
+    /// Puts neighbours of the same operation and speed into one block.
+    fn next_walk(&mut self) -> Option<Walk> {
+        let everyone = &mut self.everyone;
+        let (speed, operation) = everyone.waiting.front().map(|(speed, run)| (*speed, run.operation))?;
+        let mut runs = Vec::new();
+        let mut bytes = 0;
+        while let Some((_, next)) = everyone.waiting.pop_front_if(|(other_speed, next)| {
+            (*other_speed, next.operation) == (speed, operation)
+                && (bytes == 0 || bytes + next.run.packets.len() <= self.block_bytes)
+        }) {
+            bytes += next.run.packets.len();
+            runs.push(next.run);
+        }
+        everyone.backlog_bytes -= bytes;
+        let block = self.blocks.build(runs.iter(), self.bilibili_joined > 0);
+        Some(Walk { block, operation, next: 0, end: self.connections.end(), speed, began: self.now, served: 0 })
+    }
+}

@@ -1,0 +1,157 @@
+//! Listening sockets, one set per shard, and bounded accepts.
+//!
+//! Every shard listens on every address itself (SO_REUSEPORT), so the kernel spreads connections and no shard
+//! hands a descriptor to another, which would mean nothing there. A shard that is full closes its listeners:
+//! the kernel then gives new connections to the others.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::conn::Manner;
+use super::{LISTENER_TOKEN_BASE, Shard, token_of};
+
+/// Of the capacity, in percent: below this a shard that was full listens again.
+const LISTEN_AGAIN_PERCENT: u64 = 95;
+
+/// After `accept` failed for want of descriptors or memory, it is tried again this much later.
+const ACCEPT_RETRY_MS: u32 = 100;
+
+/// One listening socket of one shard.
+pub(crate) struct Listener {
+    socket: TcpListener,
+    websocket: bool,
+    /// There may be connections to accept.
+    ready: bool,
+}
+
+/// Binds a socket that shares its address with the other shards. What is set here is inherited by what it accepts.
+/// Until it listens, the kernel gives it no connection.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+impl Shard {
+    /// Opens this shard's listeners on the addresses that were resolved at the start.
+    pub(crate) fn listen(&mut self) -> io::Result<()> {
+        let addresses = self.tcp.iter().map(|address| (*address, false));
+        let addresses: Vec<_> = addresses.chain(self.websocket.iter().map(|address| (*address, true))).collect();
+        for (address, websocket) in addresses {
+            let socket = bind(address)
+                .and_then(|socket| socket.listen(self.backlog).map(|()| TcpListener::from(socket)))
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+            let token = Token(LISTENER_TOKEN_BASE + self.listeners.len());
+            self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+            self.listeners.push(Listener { socket, websocket, ready: true });
+        }
+        Ok(())
+    }
+
+    /// Notes that a listener has connections.
+    pub(crate) fn listener_is_ready(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.ready = true;
+        }
+    }
+
+    /// Whether a call of [`Self::accept`] could do something.
+    pub(crate) fn accepts_are_due(&self) -> bool {
+        self.accept_again.is_none_or(|moment| moment.is_due(self.now)) && self.listeners.iter().any(|l| l.ready)
+    }
+
+    /// Takes a bounded number of new connections in.
+    pub(crate) fn accept(&mut self) {
+        if self.listeners.is_empty() {
+            return self.listen_again();
+        }
+        if !self.accepts_are_due() {
+            return;
+        }
+        self.accept_again = None;
+        for index in 0..self.listeners.len() {
+            for _ in 0..self.accepts_per_turn {
+                if self.connections.is_full() {
+                    return self.stop_listening();
+                }
+                if !self.listeners[index].ready || !self.accept_one(index) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Accepts one connection. False when there is none, or none can be taken now.
+    fn accept_one(&mut self, index: usize) -> bool {
+        let listener = &mut self.listeners[index];
+        let socket = match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN) => {
+                listener.ready = false;
+                return false;
+            }
+            Err(Errno::INTR | Errno::CONNABORTED) => return true,
+            Err(error) => {
+                if self.counters.accept_errors_total.get() == 0 {
+                    tracing::warn!(shard = self.id, %error, "cannot accept connections; will try again");
+                }
+                self.counters.accept_errors_total.add(1);
+                self.accept_again = Some(self.now.after(ACCEPT_RETRY_MS));
+                return false;
+            }
+        };
+        let websocket = listener.websocket;
+        self.counters.accepted_total.add(1);
+        let descriptor = socket.as_raw_fd();
+        // The caller saw that there is room.
+        let Ok(slot) = self.connections.insert(socket, Manner { websocket, bilibili: false }, self.now) else {
+            return false;
+        };
+        self.websocket_connections += u32::from(websocket);
+        let token = token_of(slot, self.connections[slot].generation);
+        if let Err(error) = register(self.poll.registry(), descriptor, token) {
+            tracing::warn!(shard = self.id, %error, "cannot watch a connection");
+            self.finish(slot);
+            return true;
+        }
+        self.handshakes.push_back((self.place(slot), self.now.after(self.limits.handshake_timeout_ms)));
+        true
+    }
+
+    fn stop_listening(&mut self) {
+        self.counters.full_total.add(1);
+        tracing::warn!(shard = self.id, connections = self.connections.live(), "full: takes no more connections");
+        self.listeners.clear();
+    }
+
+    fn listen_again(&mut self) {
+        let low = u64::from(self.connections.capacity()) * LISTEN_AGAIN_PERCENT / 100;
+        let due = self.accept_again.is_none_or(|moment| moment.is_due(self.now));
+        if self.draining.is_some() || !due || u64::from(self.connections.live()) > low {
+            return;
+        }
+        if let Err(error) = self.listen() {
+            tracing::error!(shard = self.id, %error, "cannot listen again; will try again");
+            self.listeners.clear();
+            self.accept_again = Some(self.now.after(ACCEPT_RETRY_MS));
+        }
+    }
+}
+
+/// Both directions at once and for good: an edge costs nothing while it does not come.
+fn register(registry: &Registry, descriptor: i32, token: Token) -> io::Result<()> {
+    registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE | Interest::WRITABLE)
+}

@@ -1,0 +1,108 @@
+//! Who fell silent: time-outs without timers.
+//!
+//! Clients that have to do something soon (log in, hang up) stand in queues ordered by deadline. For the others a
+//! sweep walks a part of the slab at each tick; unfinished packets and debts are few and are looked at whole.
+//!
+//! Time is an argument: one test can run a shard through an hour.
+
+use super::Shard;
+use super::conn::Phase;
+use super::reason::CloseReason;
+
+/// How often the sweep goes on.
+pub(crate) const TICK_MS: u32 = 100;
+
+/// The sweep passes the whole slab this many times within a heartbeat time-out.
+const PASSES_PER_TIMEOUT: u32 = 8;
+
+impl Shard {
+    /// Ends what is overdue. Cheap when called more often than a tick.
+    pub(crate) fn tick(&mut self) {
+        let elapsed = self.now.since(self.last_tick);
+        if elapsed < TICK_MS {
+            return;
+        }
+        self.last_tick = self.now;
+        self.end_overdue_handshakes();
+        self.end_lingering();
+        self.end_slow_packets();
+        self.end_old_debts();
+        self.sweep(elapsed);
+    }
+
+    fn end_overdue_handshakes(&mut self) {
+        while let Some((place, deadline)) = self.handshakes.front() {
+            let slot = self.slot_of(place);
+            let phase = slot.map(|slot| self.connections[slot].phase);
+            let waiting = matches!(phase, Some(Phase::Upgrading | Phase::Unauthenticated | Phase::Authenticating));
+            if waiting && !deadline.is_due(self.now) {
+                break;
+            }
+            self.handshakes.pop_front();
+            match (slot, phase) {
+                (Some(slot), Some(Phase::Upgrading | Phase::Unauthenticated)) => {
+                    self.part(slot, CloseReason::AuthTimeout, None);
+                }
+                (Some(slot), Some(Phase::Authenticating)) => {
+                    let why = CloseReason::AuthUnavailable;
+                    self.refuse_auth(slot, why.code(), why.words(), why);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn end_lingering(&mut self) {
+        while let Some((place, deadline)) = self.lingers.front() {
+            let slot = self.slot_of(place);
+            if slot.is_some() && !deadline.is_due(self.now) {
+                break;
+            }
+            self.lingers.pop_front();
+            if let Some(slot) = slot {
+                self.finish(slot);
+            }
+        }
+    }
+
+    fn end_slow_packets(&mut self) {
+        let (now, limit) = (self.now, self.limits.packet_timeout_ms);
+        let slow = self.inputs.iter().filter(|input| {
+            input.unfinished_since().is_some_and(|since| now.since(since) >= limit)
+                && self.connections.get(input.slot).is_some_and(|conn| conn.phase == Phase::Joined)
+        });
+        let slow: Vec<u32> = slow.map(|input| input.slot).collect();
+        for slot in slow {
+            self.part(slot, CloseReason::SlowPacket, None);
+        }
+    }
+
+    fn end_old_debts(&mut self) {
+        let (now, limit) = (self.now, self.limits.debt_age_ms);
+        let old = self.debts.iter().filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
+        let old: Vec<u32> = old.map(|debt| debt.slot).collect();
+        for slot in old {
+            self.part(slot, CloseReason::DebtAge, None);
+        }
+    }
+
+    fn sweep(&mut self, elapsed_ms: u32) {
+        let end = self.connections.end();
+        let timeout = self.limits.heartbeat_timeout_ms;
+        let pass_ms = u64::from(timeout / PASSES_PER_TIMEOUT).max(1);
+        let share = (u64::from(end) * u64::from(elapsed_ms) / pass_ms + 1).min(u64::from(end));
+        for _ in 0..share {
+            if self.sweep_next >= end {
+                self.sweep_next = 0;
+            }
+            let slot = self.sweep_next;
+            self.sweep_next += 1;
+            let silent = self.connections.get(slot).is_some_and(|conn| {
+                conn.phase == Phase::Joined && self.now.since(conn.heard) >= timeout
+            });
+            if silent {
+                self.part(slot, CloseReason::HeartbeatTimeout, None);
+            }
+        }
+    }
+}

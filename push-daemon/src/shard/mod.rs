@@ -1,0 +1,303 @@
+//! The data plane: one event loop per shard.
+//!
+//! A shard owns its connections, its rooms and its descriptor table. It takes orders from one bounded queue and
+//! never waits for anything but `Poll`; it never locks, and it allocates nothing per message or idle connection.
+//!
+//! It does not: decode trunk frames (`trunk`), decide who may enter (the logic tier), keep time (the loop passes
+//! `now` in), or touch another shard.
+//!
+//! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
+//! and going · `rooms`, `mids`, `accepts` who is where · `fanout` one block to many · `egress` what a slow socket
+//! still owes · `liveness` who fell silent · `order` orders in and news out · `counters`, `reason` what is counted
+
+mod accepts;
+mod clock;
+mod conn;
+pub mod counters;
+mod egress;
+mod fanout;
+mod ingress;
+mod listen;
+mod liveness;
+mod mids;
+pub mod order;
+pub mod reason;
+mod requests;
+mod rooms;
+mod session;
+mod spawn;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use mio::{Events, Poll, Token};
+use wire::key::Place;
+
+use accepts::AcceptSets;
+use clock::Tick;
+use conn::{Connections, Side};
+use counters::Counters;
+use egress::Debt;
+use fanout::{Everyone, Round};
+use ingress::Input;
+use listen::Listener;
+use mids::Mids;
+use order::{NewsDesk, Order, ShardHandle};
+use reason::CloseReason;
+use rooms::Rooms;
+pub use spawn::{Running, ShardSettings, Start, spawn};
+
+use crate::block::BlockPool;
+use crate::config::Limits;
+
+/// The waker's token. Connections have their slot and generation.
+const WAKER_TOKEN: Token = Token(usize::MAX);
+
+/// Listeners are numbered from here; no slot is as high as its lower half.
+const LISTENER_TOKEN_BASE: usize = usize::MAX - 1024;
+
+/// Longest sleep, so that a stuck loop can be told from an idle one.
+const MAX_SLEEP_MS: u64 = 1_000;
+
+/// Orders taken in one turn.
+const ORDERS_PER_TURN: usize = 256;
+
+/// One event loop with all it owns. It is made on its own thread and never leaves it.
+pub struct Shard {
+    id: u16,
+    node: u16,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    connections: Connections,
+    rooms: Rooms,
+    mids: Mids,
+    accepts: AcceptSets,
+    /// Keys that clients brought themselves, with the slot of the last that did. Bounded by the connections.
+    own_keys: HashMap<Box<str>, u32>,
+    /// Rooms that confined clients may move to. Bounded by the connections.
+    confined: HashMap<u32, Box<[Box<str>]>>,
+    inputs: Side<Input>,
+    debts: Side<Debt>,
+    /// Sum of all debts.
+    owed_bytes: usize,
+    /// Connections by the time by which they have to be in. Bounded by the slab: a place is in it once.
+    handshakes: VecDeque<(Place, Tick)>,
+    /// Connections that were told goodbye, by the time at which they are closed all the same.
+    lingers: VecDeque<(Place, Tick)>,
+    /// Connections of which more could be read than one turn allows.
+    unread: Vec<Place>,
+    rounds: VecDeque<Round>,
+    everyone: Everyone,
+    closing: Vec<(Place, CloseReason)>,
+    blocks: BlockPool,
+    /// Slots that a slice serves; kept for its memory.
+    due: Vec<u32>,
+    scratch: Vec<u8>,
+    reply_buffer: Vec<u8>,
+    handle: ShardHandle,
+    news: NewsDesk,
+    counters: Arc<Counters>,
+    joined: u32,
+    bilibili_joined: u32,
+    websocket_connections: u32,
+    epoch: Instant,
+    now: Tick,
+    last_tick: Tick,
+    sweep_next: u32,
+    resync_next: Option<u32>,
+    draining: Option<Drain>,
+    /// After a failed accept: not before.
+    accept_again: Option<Tick>,
+    tcp: Vec<SocketAddr>,
+    websocket: Vec<SocketAddr>,
+    backlog: i32,
+    accepts_per_turn: usize,
+    slice_sends: usize,
+    turn_sends: usize,
+    block_bytes: usize,
+    backlog_bytes: usize,
+    bilibili_room_type: Box<str>,
+    limits: Limits,
+}
+
+/// A goodbye to all, spread over time.
+struct Drain {
+    began: Tick,
+    over_ms: u32,
+    /// Connections at its beginning.
+    total: u32,
+    told: u32,
+    next: u32,
+}
+
+/// Slot and generation in one word, so that an event of an earlier connection is not taken for one of the present.
+fn token_of(slot: u32, generation: u32) -> Token {
+    Token((generation as usize) << 32 | slot as usize)
+}
+
+impl Shard {
+    /// Runs until told to stop.
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let wait = if self.has_work() || !self.handle.fall_asleep() { Duration::ZERO } else { self.sleep() };
+            let polled = self.poll.poll(&mut events, Some(wait));
+            self.handle.woke();
+            match polled {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            let began = Instant::now();
+            self.now = Tick(began.duration_since(self.epoch).as_millis() as u32);
+            for event in &events {
+                self.dispatch(event);
+            }
+            self.read_unread();
+            self.accept();
+            if !self.take_orders() {
+                return Ok(());
+            }
+            self.serve_rounds(self.turn_sends);
+            self.go_on_with_resync();
+            self.drain();
+            self.tick();
+            self.close_gathered();
+            self.publish(began);
+        }
+    }
+
+    fn dispatch(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        if event.token() == WAKER_TOKEN {
+            return;
+        }
+        if token >= LISTENER_TOKEN_BASE {
+            return self.listener_is_ready(token - LISTENER_TOKEN_BASE);
+        }
+        let (slot, generation) = (token as u32, (token >> 32) as u32);
+        if self.connections.get_exact(slot, generation).is_none() {
+            return;
+        }
+        if event.is_writable() {
+            self.pay(slot);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let place = self.place(slot);
+            // An end of stream that came with data makes no event of its own: read until it shows.
+            if self.read(slot) || (event.is_read_closed() && self.slot_of(&place).is_some()) {
+                self.unread.push(place);
+            }
+        }
+    }
+
+    fn read_unread(&mut self) {
+        for place in mem::take(&mut self.unread) {
+            if let Some(slot) = self.slot_of(&place)
+                && self.read(slot)
+            {
+                self.unread.push(place);
+            }
+        }
+    }
+
+    /// False when the shard has to stop.
+    fn take_orders(&mut self) -> bool {
+        for _ in 0..ORDERS_PER_TURN {
+            // A shard that is behind takes no more than it can hold; the queue fills and the trunk waits.
+            if self.rooms.backlog_bytes() + self.everyone.backlog_bytes > self.backlog_bytes {
+                break;
+            }
+            let Some(order) = self.handle.take() else { break };
+            self.counters.orders_total.add(1);
+            match order {
+                Order::Deliver(delivery) => self.begin(&delivery),
+                Order::DeliverToPlaces(places, runs) => self.deliver_to_places(&places, &runs),
+                Order::Admitted(place, admitted) => self.admit(&place, *admitted),
+                Order::Refused(place, refusal) => self.refuse(&place, &refusal, CloseReason::AuthRefused),
+                Order::MessageDone(place, header, refusal) => self.message_done(&place, header, refusal.as_ref()),
+                Order::RoomCounts(counts) => {
+                    for (room, online) in counts.iter() {
+                        self.rooms.set_online(room, *online);
+                    }
+                }
+                Order::Close(places, refusal) => {
+                    for slot in places.iter().filter_map(|place| self.slot_of(place)).collect::<Vec<_>>() {
+                        self.part(slot, CloseReason::Kicked, Some(&refusal.reason));
+                    }
+                }
+                Order::Resync => self.begin_resync(),
+                Order::Drain { over_ms } => self.begin_drain(over_ms),
+                Order::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn begin_drain(&mut self, over_ms: u32) {
+        self.listeners.clear();
+        let total = self.connections.live();
+        self.draining = Some(Drain { began: self.now, over_ms, total, told: 0, next: 0 });
+    }
+
+    /// Says goodbye to as many as the time that has passed asks for.
+    fn drain(&mut self) {
+        let Some(mut drain) = self.draining.take() else { return };
+        let elapsed = self.now.since(drain.began);
+        let share = match drain.over_ms {
+            0 => u64::from(drain.total),
+            over => u64::from(drain.total) * u64::from(elapsed.min(over)) / u64::from(over),
+        };
+        let all = elapsed >= drain.over_ms;
+        while drain.next < self.connections.end() && (all || u64::from(drain.told) < share) {
+            let slot = drain.next;
+            drain.next += 1;
+            if self.connections.get(slot).is_some_and(|conn| conn.phase != conn::Phase::Lingering) {
+                self.part(slot, CloseReason::Draining, None);
+                drain.told += 1;
+            }
+        }
+        self.draining = Some(drain);
+    }
+
+    fn has_work(&self) -> bool {
+        !self.unread.is_empty()
+            || !self.closing.is_empty()
+            || self.rounds_are_due()
+            || self.accepts_are_due()
+            || (self.resync_next.is_some() && self.news.has_room_for(1))
+    }
+
+    fn sleep(&self) -> Duration {
+        let timers = !self.handshakes.is_empty()
+            || !self.lingers.is_empty()
+            || !self.rounds.is_empty()
+            || self.inputs.in_use() > 0
+            || self.debts.in_use() > 0
+            || self.resync_next.is_some()
+            || self.draining.is_some()
+            || self.listeners.is_empty()
+            || self.accept_again.is_some();
+        let paced = self.rounds.contains(&Round::Everyone);
+        let longest = u64::from(self.limits.heartbeat_timeout_ms / 8).clamp(u64::from(liveness::TICK_MS), MAX_SLEEP_MS);
+        Duration::from_millis(match (paced, timers) {
+            (true, _) => 10,
+            (false, true) => u64::from(liveness::TICK_MS),
+            (false, false) => longest,
+        })
+    }
+
+    fn publish(&self, began: Instant) {
+        let counters = &self.counters;
+        counters.connections.set(u64::from(self.connections.live()));
+        counters.websocket_connections.set(u64::from(self.websocket_connections));
+        counters.joined.set(u64::from(self.joined));
+        counters.rooms.set(self.rooms.len() as u64);
+        counters.owed_bytes.set(self.owed_bytes as u64);
+        counters.debtors.set(self.debts.in_use() as u64);
+        counters.turns_total.add(1);
+        counters.busy_ns_total.add(began.elapsed().as_nanos() as u64);
+    }
+}

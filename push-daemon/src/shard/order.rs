@@ -1,0 +1,244 @@
+//! What shards are told and what they tell: the only two ways in and out of a shard.
+//!
+//! Orders come in through one bounded queue and a `Waker`; news go out through one bounded channel. Nothing
+//! else is shared, so a shard needs no lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+use mio::Waker;
+use tokio::sync::mpsc;
+use wire::auth::AuthBody;
+use wire::goim::Header;
+use wire::key::Place;
+
+use crate::block::Run;
+
+/// Something for a shard to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Deliver packets.
+    Deliver(Arc<Delivery>),
+    /// Deliver packets to the connections at these places, as far as they accept the operation.
+    DeliverToPlaces(Box<[Place]>, Arc<[OperationRun]>),
+    /// Admission has decided on a client.
+    Admitted(Place, Box<Admitted>),
+    /// Admission will not have a client.
+    Refused(Place, Refusal),
+    /// The logic tier has taken a client's message, or not.
+    MessageDone(Place, Header, Option<Refusal>),
+    /// People online, over all edges, by room.
+    RoomCounts(Arc<[(Box<str>, u32)]>),
+    /// End these connections.
+    Close(Arc<[Place]>, Refusal),
+    /// Tell of every session again.
+    Resync,
+    /// Take no more connections and say goodbye to those that are here, spread over this time.
+    Drain {
+        /// Milliseconds until the last one has been told.
+        over_ms: u32,
+    },
+    /// End the loop.
+    Stop,
+}
+
+/// Packets for several shards.
+#[derive(Debug)]
+pub enum Delivery {
+    /// To every member of the room.
+    Room(Box<str>, Run),
+    /// To connections that brought one of these keys themselves and accept the operation.
+    OwnKeys(Box<[Box<str>]>, Arc<[OperationRun]>),
+    /// To connections of these users that accept the operation.
+    Mids(Box<[i64]>, Arc<[OperationRun]>),
+    /// To every connection that accepts the operation, this many connections per second on this shard (0: at once).
+    All(u32, Arc<[OperationRun]>),
+}
+
+/// Packets of one operation, in order.
+#[derive(Debug, Clone)]
+pub struct OperationRun {
+    /// What a connection has to accept.
+    pub operation: i32,
+    /// The packets.
+    pub run: Run,
+}
+
+/// What admission allows a client.
+#[derive(Debug)]
+pub struct Admitted {
+    /// User id.
+    pub mid: i64,
+    /// A key that the client brought, if it did.
+    pub key: Option<Box<str>>,
+    /// The room to join.
+    pub room: Option<Box<str>>,
+    /// Operations that it accepts.
+    pub accepts: Vec<i32>,
+    /// Rooms that it may move to; none means any.
+    pub rooms: Box<[Box<str>]>,
+}
+
+/// A no, with its reason.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// As the client sees it.
+    pub code: i32,
+    /// As the client sees it.
+    pub reason: Arc<str>,
+}
+
+/// Something that happened in a shard and concerns the logic tier.
+#[derive(Debug)]
+pub enum News {
+    /// A client wants in.
+    Auth {
+        /// Where it is.
+        place: Place,
+        /// What it said.
+        body: AuthBody,
+        /// Cookie header of its upgrade.
+        cookie: String,
+        /// Its address.
+        address: String,
+    },
+    /// A client is in.
+    Joined {
+        /// Where it is.
+        place: Place,
+        /// User id.
+        mid: i64,
+        /// The key that it brought, if it did.
+        key: Option<Box<str>>,
+        /// Its room, if any.
+        room: Option<Box<str>>,
+        /// Its address.
+        address: String,
+    },
+    /// A client changed its room.
+    Moved {
+        /// Where it is.
+        place: Place,
+        /// Its new room, if any.
+        room: Option<Box<str>>,
+    },
+    /// A client that was in is gone.
+    Left {
+        /// Where it was.
+        place: Place,
+    },
+    /// A client's message for its room.
+    Message {
+        /// Where it is.
+        place: Place,
+        /// Of the packet, for the reply.
+        header: Header,
+        /// User id.
+        mid: i64,
+        /// Its room.
+        room: Box<str>,
+        /// The message.
+        body: Bytes,
+    },
+}
+
+/// A way to give one shard orders.
+#[derive(Clone)]
+pub struct ShardHandle {
+    /// Orders not yet taken by the loop. Full means that the shard is behind: the sender keeps the order and
+    /// tries again; nothing is dropped here.
+    orders: Arc<ArrayQueue<Order>>,
+    /// Set while the loop waits in `poll`, so that a waking costs a system call only then.
+    asleep: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl ShardHandle {
+    pub(crate) fn new(capacity: usize, waker: Waker) -> Self {
+        Self {
+            orders: Arc::new(ArrayQueue::new(capacity)),
+            asleep: Arc::new(AtomicBool::new(false)),
+            waker: Arc::new(waker),
+        }
+    }
+
+    /// Puts an order in the queue without waking the shard; see [`Self::wake`].
+    ///
+    /// # Errors
+    /// Gives the order back when the queue is full.
+    pub fn queue(&self, order: Order) -> Result<(), Order> {
+        self.orders.push(order)
+    }
+
+    /// Wakes the shard if it sleeps. Once after several orders is enough.
+    pub fn wake(&self) {
+        if self.asleep.swap(false, SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "cannot wake a shard; it takes its orders at its next tick");
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Says that the loop is about to wait. False when orders are there, and it must not.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, SeqCst);
+        if self.orders.is_empty() {
+            return true;
+        }
+        self.asleep.store(false, SeqCst);
+        false
+    }
+
+    pub(crate) fn woke(&self) {
+        self.asleep.store(false, SeqCst);
+    }
+}
+
+/// Where shards put their news.
+#[derive(Clone)]
+pub struct NewsDesk {
+    /// News not yet taken by the trunk. Full means that the trunk is behind; see [`Self::tell`].
+    news: mpsc::Sender<News>,
+    /// Session news were lost: the trunk has to ask every shard for the full picture.
+    resync_due: Arc<AtomicBool>,
+}
+
+impl NewsDesk {
+    /// A desk that holds `capacity` news, and its other end.
+    #[must_use]
+    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<News>) {
+        let (news, receiver) = mpsc::channel(capacity);
+        (Self { news, resync_due: Arc::new(AtomicBool::new(false)) }, receiver)
+    }
+
+    /// Passes news on. False when there was no room: session news are then made up for by a resync, anything
+    /// else the caller has to refuse.
+    #[must_use]
+    pub(crate) fn tell(&self, news: News) -> bool {
+        match self.news.try_send(news) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(news) | mpsc::error::TrySendError::Closed(news)) => {
+                if matches!(news, News::Joined { .. } | News::Moved { .. } | News::Left { .. }) {
+                    self.resync_due.store(true, SeqCst);
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether there is room for `count` more.
+    pub(crate) fn has_room_for(&self, count: usize) -> bool {
+        self.news.capacity() >= count
+    }
+
+    /// True once after session news were lost.
+    pub fn take_resync_due(&self) -> bool {
+        self.resync_due.swap(false, SeqCst)
+    }
+}

@@ -1,0 +1,416 @@
+//! Who is where: the rooms of one shard, their members, and the round that is under way.
+//!
+//! A round sends one block to the members that a room had when it began. It is served in slices, between
+//! which members come and go, so the list of members is kept in three parts while a round is under way:
+//!
+//! ```text
+//! members: [ served ... | due ... | joined since ... ]
+//!                       ^ next    ^ end
+//! ```
+//!
+//! It does not send: `fanout` asks for the next members and does.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use super::conn::{NONE, Side};
+use crate::block::{Block, Run};
+
+/// A room that has members on this shard.
+pub(crate) struct Room {
+    pub(crate) name: Box<str>,
+    /// Slots. Invariant: `connections[members[i]].room_at == i`.
+    members: Vec<u32>,
+    /// Members that need the Bilibili views.
+    pub(crate) bilibili_members: u32,
+    /// People in the room over all edges as the tier last said, 0 before it did.
+    pub(crate) online_everywhere: u32,
+    /// Index of what is under way for the room, or `NONE`.
+    activity: u32,
+}
+
+/// What a room has to send.
+#[derive(Default)]
+pub(crate) struct Activity {
+    round: Option<Round>,
+    /// Runs that came while the round was under way; they ride in the next block.
+    backlog: VecDeque<Run>,
+}
+
+struct Round {
+    block: Block,
+    /// `members[..next]` were served. Invariant: `next <= end <= members.len()`.
+    next: u32,
+    /// `members[end..]` joined since the round began and are not due.
+    end: u32,
+}
+
+/// The rooms of one shard.
+pub(crate) struct Rooms {
+    rooms: Vec<Room>,
+    free: Vec<u32>,
+    by_name: HashTable<u32>,
+    hasher: RandomState,
+    activities: Side<Activity>,
+    /// Bytes in all backlogs together; the loop takes no orders while they are over its bound.
+    backlog_bytes: usize,
+}
+
+impl Rooms {
+    pub(crate) fn new() -> Self {
+        Self {
+            rooms: Vec::new(),
+            free: Vec::new(),
+            by_name: HashTable::new(),
+            hasher: RandomState::new(),
+            activities: Side::new(),
+            backlog_bytes: 0,
+        }
+    }
+
+    /// Rooms with members.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    pub(crate) fn get(&self, room: u32) -> &Room {
+        &self.rooms[room as usize]
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one(name);
+        self.by_name.find(hash, |room| &*self.rooms[*room as usize].name == name).copied()
+    }
+
+    /// Adds `slot` to the room `name`, which comes to be when it is new here. Gives the room and the position.
+    pub(crate) fn join(&mut self, name: &str, slot: u32, bilibili: bool) -> (u32, u32) {
+        let room = self.find(name).unwrap_or_else(|| self.create(name));
+        let entry = &mut self.rooms[room as usize];
+        entry.members.push(slot);
+        entry.bilibili_members += u32::from(bilibili);
+        (room, entry.members.len() as u32 - 1)
+    }
+
+    /// Takes the member at position `at` out. `moved` hears of each member whose position changed.
+    /// A room without members is gone, with whatever it had to send.
+    pub(crate) fn leave(&mut self, room: u32, at: u32, bilibili: bool, mut moved: impl FnMut(u32, u32)) {
+        let entry = &mut self.rooms[room as usize];
+        entry.bilibili_members -= u32::from(bilibili);
+        let mut hole = at;
+        let mut fill = |members: &mut Vec<u32>, hole: u32, with: u32| {
+            if hole != with {
+                members.swap(hole as usize, with as usize);
+                moved(members[hole as usize], hole);
+            }
+            with
+        };
+        if let Some(round) = self.activities.get_mut(entry.activity).and_then(|activity| activity.round.as_mut()) {
+            if hole < round.next {
+                round.next -= 1;
+                hole = fill(&mut entry.members, hole, round.next);
+            }
+            if hole < round.end {
+                round.end -= 1;
+                hole = fill(&mut entry.members, hole, round.end);
+            }
+        }
+        let last = entry.members.len() as u32 - 1;
+        fill(&mut entry.members, hole, last);
+        entry.members.pop();
+        if entry.members.is_empty() {
+            self.remove(room);
+        }
+    }
+
+    /// Puts `run` behind what the room still has to send. True when nothing was under way, so that the
+    /// room has to be put among those that `fanout` serves.
+    pub(crate) fn push(&mut self, room: u32, run: Run) -> bool {
+        let entry = &mut self.rooms[room as usize];
+        let idle = entry.activity == NONE;
+        if idle {
+            entry.activity = self.activities.take();
+        }
+        self.backlog_bytes += run.packets.len();
+        if let Some(activity) = self.activities.get_mut(entry.activity) {
+            activity.backlog.push_back(run);
+        }
+        idle
+    }
+
+    /// The block under way and up to `most` members that are due it, whose turn this call is. Starts a round
+    /// from the backlog, at most `block_bytes` of it, when none is under way. `None`: the room has nothing more to send.
+    pub(crate) fn next_due(
+        &mut self,
+        room: u32,
+        most: usize,
+        block_bytes: usize,
+        build: impl FnOnce(&[Run], bool) -> Block,
+        due: &mut Vec<u32>,
+    ) -> Option<Block> {
+        let entry = self.rooms.get_mut(room as usize)?;
+        let activity = self.activities.get_mut(entry.activity)?;
+        if activity.round.as_ref().is_none_or(|round| round.next == round.end) {
+            activity.round = None;
+            let count = fitting(&activity.backlog, block_bytes);
+            if count == 0 {
+                self.activities.give_back(entry.activity, |activity| activity);
+                entry.activity = NONE;
+                return None;
+            }
+            let runs = &activity.backlog.make_contiguous()[..count];
+            let bytes: usize = runs.iter().map(|run| run.packets.len()).sum();
+            let block = build(runs, entry.bilibili_members > 0);
+            self.backlog_bytes -= bytes;
+            activity.backlog.drain(..count);
+            activity.round = Some(Round { block, next: 0, end: entry.members.len() as u32 });
+        }
+        let round = activity.round.as_mut()?;
+        let upto = round.end.min(round.next.saturating_add(most as u32));
+        due.extend_from_slice(&entry.members[round.next as usize..upto as usize]);
+        round.next = upto;
+        Some(round.block.clone())
+    }
+
+    /// The tier's count of people in a room.
+    pub(crate) fn set_online(&mut self, name: &str, online: u32) {
+        if let Some(room) = self.find(name) {
+            self.rooms[room as usize].online_everywhere = online;
+        }
+    }
+
+    fn create(&mut self, name: &str) -> u32 {
+        let room = Room {
+            name: name.into(),
+            members: Vec::new(),
+            bilibili_members: 0,
+            online_everywhere: 0,
+            activity: NONE,
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.rooms[index as usize] = room;
+                index
+            }
+            None => {
+                self.rooms.push(room);
+                self.rooms.len() as u32 - 1
+            }
+        };
+        let (rooms, hasher) = (&self.rooms, &self.hasher);
+        self.by_name.insert_unique(hasher.hash_one(name), index, |room| hasher.hash_one(&*rooms[*room as usize].name));
+        index
+    }
+
+    fn remove(&mut self, index: u32) {
+        let hash = self.hasher.hash_one(&*self.rooms[index as usize].name);
+        if let Ok(found) = self.by_name.find_entry(hash, |room| *room == index) {
+            found.remove();
+        }
+        let room = &mut self.rooms[index as usize];
+        room.name = Box::default();
+        room.members = Vec::new();
+        let activity = std::mem::replace(&mut room.activity, NONE);
+        let unsent = &mut self.backlog_bytes;
+        self.activities.give_back(activity, |mut activity| {
+            *unsent -= activity.backlog.iter().map(|run| run.packets.len()).sum::<usize>();
+            activity.backlog.clear();
+            activity.round = None;
+            activity
+        });
+        self.free.push(index);
+    }
+}
+
+impl Room {
+    /// Members on this shard.
+    pub(crate) fn members(&self) -> u32 {
+        self.members.len() as u32
+    }
+
+    /// People in the room: over all edges if the tier has said, else those of this shard.
+    pub(crate) fn online(&self) -> u32 {
+        self.online_everywhere.max(self.members())
+    }
+}
+
+/// How many runs of the backlog fit into one block; at least one if there is one.
+fn fitting(backlog: &VecDeque<Run>, block_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fit = backlog
+        .iter()
+        .take_while(|run| {
+            bytes += run.packets.len();
+            bytes <= block_bytes
+        })
+        .count();
+    fit.max(backlog.len().min(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::block::BlockPool;
+
+    fn run(body: &str) -> Run {
+        let mut packets = Vec::new();
+        wire::goim::Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
+        Run { packets: packets.into(), count: 1 }
+    }
+
+    struct World {
+        rooms: Rooms,
+        pool: BlockPool,
+        /// Position of each member, as connections would hold it.
+        at: BTreeMap<u32, u32>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { rooms: Rooms::new(), pool: BlockPool::new(), at: BTreeMap::new() }
+        }
+
+        fn join(&mut self, slot: u32) -> u32 {
+            let (room, at) = self.rooms.join("live://1", slot, false);
+            self.at.insert(slot, at);
+            room
+        }
+
+        fn leave(&mut self, room: u32, slot: u32) {
+            let at = self.at.remove(&slot).unwrap();
+            let positions = &mut self.at;
+            self.rooms.leave(room, at, false, |slot, at| {
+                positions.insert(slot, at);
+            });
+        }
+
+        fn slice(&mut self, room: u32, most: usize) -> Option<(u32, Vec<u32>)> {
+            let mut due = Vec::new();
+            let pool = &self.pool;
+            let block = self.rooms.next_due(room, most, 1 << 20, |runs, b| pool.build(runs.iter(), b), &mut due)?;
+            Some((block.count(), due))
+        }
+    }
+
+    #[test]
+    fn what_comes_during_a_round_rides_in_the_next_block() {
+        let mut world = World::new();
+        let room = world.join(0);
+        world.join(1);
+        assert!(world.rooms.push(room, run("a")), "idle before");
+        assert_eq!(world.slice(room, 1), Some((1, vec![0])));
+        assert!(!world.rooms.push(room, run("b")) && !world.rooms.push(room, run("c")));
+        assert_eq!(world.slice(room, 9), Some((1, vec![1])));
+        assert_eq!(world.slice(room, 9), Some((2, vec![0, 1])), "b and c in one block");
+        assert_eq!(world.rooms.backlog_bytes(), 0);
+        assert_eq!(world.slice(room, 9), None);
+        assert!(world.rooms.push(room, run("d")), "idle again");
+    }
+
+    #[test]
+    fn an_empty_room_is_gone_with_what_it_had_to_send() {
+        let mut world = World::new();
+        let room = world.join(0);
+        world.rooms.push(room, run("a"));
+        world.leave(room, 0);
+        assert_eq!((world.rooms.len(), world.rooms.backlog_bytes()), (0, 0));
+        assert_eq!(world.rooms.find("live://1"), None);
+        assert_eq!(world.slice(room, 9), None);
+    }
+
+    #[test]
+    fn a_block_takes_what_fits_and_at_least_one_run() {
+        let backlog: VecDeque<Run> = [run("aaaa"), run("bbbb"), run("cccc")].into();
+        let rows = [(0, 1), (20, 1), (39, 1), (40, 2), (1000, 3)];
+        for (block_bytes, expected) in rows {
+            assert_eq!(fitting(&backlog, block_bytes), expected, "{block_bytes} bytes");
+        }
+        assert_eq!(fitting(&VecDeque::new(), 100), 0);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Join,
+        Leave(prop::sample::Index),
+        Slice(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => Just(Step::Join),
+            2 => any::<prop::sample::Index>().prop_map(Step::Leave),
+            3 => (1_usize..5).prop_map(Step::Slice),
+        ]
+    }
+
+    proptest! {
+        /// Whoever was a member when the round began and stayed is served exactly once; who joined later is not.
+        #[test]
+        fn a_round_serves_each_member_once(start in 1_u32..20, steps in prop::collection::vec(step(), 0..60)) {
+            let mut world = World::new();
+            let mut room = 0;
+            for slot in 0..start {
+                room = world.join(slot);
+            }
+            // Keeps the room alive, so that its index stays.
+            let anchor = 1_000;
+            world.join(anchor);
+            world.rooms.push(room, run("a"));
+            let mut served = BTreeMap::<u32, u32>::new();
+            let mut stayed: BTreeSet<u32> = (0..start).chain([anchor]).collect();
+            let mut newcomers = BTreeSet::new();
+            let mut fresh = 2_000;
+            let mut begun = false;
+            for step in steps {
+                match step {
+                    Step::Join => {
+                        world.join(fresh);
+                        if begun { newcomers.insert(fresh); } else { stayed.insert(fresh); }
+                        fresh += 1;
+                    }
+                    Step::Leave(which) => {
+                        let leavers: Vec<u32> = world.at.keys().copied().filter(|slot| *slot != anchor).collect();
+                        if !leavers.is_empty() {
+                            let slot = leavers[which.index(leavers.len())];
+                            world.leave(room, slot);
+                            stayed.remove(&slot);
+                            newcomers.remove(&slot);
+                        }
+                    }
+                    Step::Slice(most) => {
+                        begun = true;
+                        for slot in world.slice(room, most).map(|(_, due)| due).unwrap_or_default() {
+                            *served.entry(slot).or_default() += 1;
+                        }
+                    }
+                }
+                for (slot, at) in &world.at {
+                    prop_assert_eq!(world.rooms.get(room).members[*at as usize], *slot);
+                }
+            }
+            while let Some((_, due)) = world.slice(room, 3) {
+                for slot in due {
+                    *served.entry(slot).or_default() += 1;
+                }
+            }
+            prop_assert!(served.values().all(|times| *times == 1));
+            for slot in &stayed {
+                prop_assert_eq!(served.get(slot), Some(&1));
+            }
+            if begun {
+                for slot in &newcomers {
+                    prop_assert_eq!(served.get(slot), None);
+                }
+            }
+        }
+    }
+}

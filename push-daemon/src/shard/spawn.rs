@@ -1,0 +1,221 @@
+//! How a shard comes to life: its thread, its CPU, its own descriptor table, its listeners.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use mio::{Poll, Waker};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::Socket;
+
+use super::accepts::AcceptSets;
+use super::clock::Tick;
+use super::conn::{Connections, Side};
+use super::counters::Counters;
+use super::fanout::Everyone;
+use super::ingress::SCRATCH_BYTES;
+use super::listen::bind;
+use super::mids::Mids;
+use super::order::{NewsDesk, ShardHandle};
+use super::rooms::Rooms;
+use super::{Shard, WAKER_TOKEN};
+use crate::block::BlockPool;
+use crate::config::Limits;
+use crate::sys;
+
+/// What a shard has to know of itself.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// Its number.
+    pub id: u16,
+    /// The edge's number, for keys.
+    pub node: u16,
+    /// The CPU to stay on, if any.
+    pub cpu: Option<usize>,
+    /// Connections it may hold: below the descriptors of one table.
+    pub capacity: u32,
+    /// Where it listens for plain TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Where it listens for WebSocket.
+    pub websocket: Vec<SocketAddr>,
+    /// Connections that the kernel holds until they are accepted.
+    pub backlog: i32,
+    /// Connections taken in between two polls.
+    pub accepts_per_turn: usize,
+    /// Sends of one round before the next has its turn.
+    pub slice_sends: usize,
+    /// Sends between two polls.
+    pub turn_sends: usize,
+    /// Orders that may wait.
+    pub order_queue: usize,
+    /// Bytes of packets that may wait for rounds under way, over all rooms, before no more orders are taken.
+    pub backlog_bytes: usize,
+    /// The longest block.
+    pub block_bytes: usize,
+    /// Type of the rooms that Bilibili clients name by number.
+    pub bilibili_room_type: Box<str>,
+    /// Bounds on what clients may do.
+    pub limits: Limits,
+}
+
+/// A shard that runs.
+pub struct Running {
+    /// Gives it orders.
+    pub handle: ShardHandle,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Ends when it was told to stop, or failed.
+    pub thread: JoinHandle<io::Result<()>>,
+}
+
+/// What a shard says once it listens: the addresses it got, plain TCP and WebSocket.
+pub type Start = (Vec<SocketAddr>, Vec<SocketAddr>);
+
+/// Starts a shard and waits until it listens.
+///
+/// The poll and its waker are made here, before the thread has a descriptor table of its own, so that this
+/// thread's table holds the waker as well.
+///
+/// # Errors
+/// No thread, no poll, no table of its own, or an address that cannot be listened on.
+pub fn spawn(settings: ShardSettings, news: NewsDesk) -> io::Result<(Running, Start)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER_TOKEN)?;
+    let handle = ShardHandle::new(settings.order_queue, waker);
+    let counters = Arc::new(Counters::new());
+    let (ready, started) = channel();
+    let thread = std::thread::Builder::new().name(format!("shard-{}", settings.id)).spawn({
+        let (handle, counters) = (handle.clone(), Arc::clone(&counters));
+        move || start(settings, poll, handle, news, counters, &ready)
+    })?;
+    match started.recv() {
+        Ok(Ok(start)) => Ok((Running { handle, counters, thread }, start)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("the shard's thread ended before it listened")),
+    }
+}
+
+fn start(
+    settings: ShardSettings,
+    poll: Poll,
+    handle: ShardHandle,
+    news: NewsDesk,
+    counters: Arc<Counters>,
+    ready: &Sender<io::Result<Start>>,
+) -> io::Result<()> {
+    match open(settings, poll, handle, news, counters) {
+        Ok((mut shard, start)) => {
+            // The one who waits for it has gone: the process is going down, and so does the shard.
+            if ready.send(Ok(start)).is_err() {
+                return Ok(());
+            }
+            shard.run()
+        }
+        Err(error) => {
+            let told = io::Error::new(error.kind(), error.to_string());
+            // As above: nobody waits for the reason any more.
+            let _gone = ready.send(Err(told));
+            Err(error)
+        }
+    }
+}
+
+fn open(
+    settings: ShardSettings,
+    poll: Poll,
+    handle: ShardHandle,
+    news: NewsDesk,
+    counters: Arc<Counters>,
+) -> io::Result<(Shard, Start)> {
+    own_table(&poll)?;
+    if let Some(cpu) = settings.cpu {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        // A shard on another CPU is slower, not wrong.
+        if let Err(error) = sched_setaffinity(None, &set) {
+            tracing::warn!(shard = settings.id, cpu, %error, "cannot stay on its CPU");
+        }
+    }
+    let tcp = resolve(&settings.tcp)?;
+    let websocket = resolve(&settings.websocket)?;
+    let mut shard = Shard {
+        id: settings.id,
+        node: settings.node,
+        poll,
+        listeners: Vec::new(),
+        connections: Connections::with_capacity(settings.capacity),
+        rooms: Rooms::new(),
+        mids: Mids::new(),
+        accepts: AcceptSets::new(),
+        own_keys: HashMap::new(),
+        confined: HashMap::new(),
+        inputs: Side::new(),
+        debts: Side::new(),
+        owed_bytes: 0,
+        handshakes: VecDeque::new(),
+        lingers: VecDeque::new(),
+        unread: Vec::new(),
+        rounds: VecDeque::new(),
+        everyone: Everyone::default(),
+        closing: Vec::new(),
+        blocks: BlockPool::new(),
+        due: Vec::new(),
+        scratch: vec![0; SCRATCH_BYTES],
+        reply_buffer: Vec::new(),
+        handle,
+        news,
+        counters,
+        joined: 0,
+        bilibili_joined: 0,
+        websocket_connections: 0,
+        epoch: Instant::now(),
+        now: Tick(0),
+        last_tick: Tick(0),
+        sweep_next: 0,
+        resync_next: None,
+        draining: None,
+        accept_again: None,
+        tcp: tcp.iter().map(|(address, _)| *address).collect(),
+        websocket: websocket.iter().map(|(address, _)| *address).collect(),
+        backlog: settings.backlog,
+        accepts_per_turn: settings.accepts_per_turn,
+        slice_sends: settings.slice_sends,
+        turn_sends: settings.turn_sends,
+        block_bytes: settings.block_bytes,
+        backlog_bytes: settings.backlog_bytes,
+        bilibili_room_type: settings.bilibili_room_type,
+        limits: settings.limits,
+    };
+    shard.listen()?;
+    let start = (shard.tcp.clone(), shard.websocket.clone());
+    Ok((shard, start))
+}
+
+#[allow(unsafe_code)] // A borrowed descriptor for the one call below.
+fn own_table(poll: &Poll) -> io::Result<()> {
+    // SAFETY: `poll` outlives the borrow.
+    let poll = unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) };
+    sys::own_descriptor_table(&[poll]).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot give the shard a descriptor table of its own: {error}"))
+    })
+}
+
+/// Finds out which port the kernel gives for port 0, and holds it until the listeners are open.
+fn resolve(addresses: &[SocketAddr]) -> io::Result<Vec<(SocketAddr, Option<Socket>)>> {
+    addresses
+        .iter()
+        .map(|address| {
+            if address.port() != 0 {
+                return Ok((*address, None));
+            }
+            let holder = bind(*address)?;
+            let got = holder.local_addr()?.as_socket().unwrap_or(*address);
+            Ok((got, Some(holder)))
+        })
+        .collect()
+}
