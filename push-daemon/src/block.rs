@@ -20,13 +20,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use lockfree_object_pool::{LinearObjectPool, LinearOwnedReusable};
 use wire::goim::{HEADER_BYTES, Header, Packets, op};
-use wire::websocket::{MAX_HEADER_BYTES as MAX_FRAME_HEADER_BYTES, Opcode, encode_header};
+use wire::websocket::Opcode;
+use wire::websocket::frame::{MAX_SERVER_HEADER_BYTES, encode_header};
 
 /// Buffers that grew beyond this are not kept when they come back.
 const KEPT_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Space before the packets.
-const PREFIX_BYTES: usize = MAX_FRAME_HEADER_BYTES + HEADER_BYTES;
+const PREFIX_BYTES: usize = MAX_SERVER_HEADER_BYTES + HEADER_BYTES;
 
 /// What a connection is sent of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,8 +123,8 @@ impl BlockPool {
             let header = Header { version: 1, operation: op::RAW, sequence: 0 };
             buffer[at..PREFIX_BYTES].copy_from_slice(&header.encode(packets_bytes));
         }
-        let mut frame_header = [0; MAX_FRAME_HEADER_BYTES];
-        let length = encode_header(Opcode::Binary, (buffer.len() - at) as u64, &mut frame_header);
+        let mut frame_header = [0; MAX_SERVER_HEADER_BYTES];
+        let length = encode_header(Opcode::Binary, buffer.len() - at, &mut frame_header);
         buffer[at - length..at].copy_from_slice(&frame_header[..length]);
         Framed { buffer: Bytes::from_owner(Held(buffer)), websocket_at: at - length }
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use settings::SettingsError;
 
-use crate::kernel::KernelConfig;
+
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Config {
     /// The Bilibili dialect.
     pub bilibili: Bilibili,
     /// The XDP filter; without this table there is no kernel plane.
-    pub kernel: Option<KernelConfig>,
+    pub kernel: Option<()>,
 }
 
 /// Who this edge is, as the logic tier and the nodes service know it.

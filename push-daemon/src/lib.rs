@@ -1,1 +1,6 @@
 //! The edge.
+
+pub mod block;
+pub mod config;
+pub mod shard;
+mod sys;

@@ -4,10 +4,13 @@
 //! we also read `token`, the credential that goim leaves to the application.
 //! Bilibili: `{"uid":0,"roomid":1000,"protover":3,"platform":"web","type":2,"key":"..."}`, where `key` is the credential.
 //!
+//! goim reads its body with Go's `encoding/json` (`internal/logic/conn.go`), for which `null` is the same as a field
+//! left out and an unknown field is nothing; so it is here. Every list and text in the result is bounded by the body,
+//! which is at most [`crate::goim::MAX_BODY_BYTES`] long, and the ones that are kept for a session by limits of their own.
+//!
 //! It does not decide who may enter: that is the logic tier's admission.
 
 use serde::Deserialize;
-use serde_json::Number;
 
 use crate::room::{RoomError, RoomId};
 use crate::trunk::Dialect;
@@ -63,24 +66,19 @@ pub enum AuthBodyError {
 struct Raw {
     mid: Option<i64>,
     room_id: Option<String>,
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    platform: String,
-    #[serde(default)]
-    accepts: Vec<i32>,
+    key: Option<String>,
+    token: Option<String>,
+    platform: Option<String>,
+    accepts: Option<Vec<i32>>,
     uid: Option<i64>,
     roomid: Option<NumberOrText>,
-    #[serde(default)]
-    protover: u8,
+    protover: Option<u8>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "roomid is neither a whole number nor a text")]
 enum NumberOrText {
-    Number(Number),
+    Number(u64),
     Text(String),
 }
 
@@ -91,8 +89,9 @@ impl AuthBody {
     /// [`AuthBodyError`], in words that may be shown to the client.
     pub fn parse(body: &[u8], bilibili_room_type: &str) -> Result<Self, AuthBodyError> {
         let raw: Raw = serde_json::from_slice(body)?;
-        if raw.accepts.len() > MAX_ACCEPTS {
-            return Err(AuthBodyError::TooManyAccepts(raw.accepts.len()));
+        let accepts = raw.accepts.as_ref().map_or(0, Vec::len);
+        if accepts > MAX_ACCEPTS {
+            return Err(AuthBodyError::TooManyAccepts(accepts));
         }
         if raw.roomid.is_some() || raw.uid.is_some() {
             return Self::bilibili(raw, bilibili_room_type);
@@ -100,17 +99,18 @@ impl AuthBody {
         if raw.mid.is_none() && raw.room_id.is_none() {
             return Err(AuthBodyError::NoDialect);
         }
-        if raw.key.len() > MAX_KEY_BYTES {
-            return Err(AuthBodyError::KeyTooLong(raw.key.len()));
+        let key = raw.key.unwrap_or_default();
+        if key.len() > MAX_KEY_BYTES {
+            return Err(AuthBodyError::KeyTooLong(key.len()));
         }
         Ok(Self {
             dialect: Dialect::Goim,
             mid: raw.mid.unwrap_or(0),
-            key: raw.key,
+            key,
             room: raw.room_id.filter(|room| !room.is_empty()).map(|room| RoomId::parse(&room)).transpose()?,
-            platform: raw.platform,
-            accepts: raw.accepts,
-            token: raw.token,
+            platform: raw.platform.unwrap_or_default(),
+            accepts: raw.accepts.unwrap_or_default(),
+            token: raw.token.unwrap_or_default(),
             protover: 0,
         })
     }
@@ -127,11 +127,106 @@ impl AuthBody {
             mid: raw.uid.unwrap_or(0),
             key: String::new(),
             room,
-            platform: raw.platform,
+            platform: raw.platform.unwrap_or_default(),
             // The dialect has one operation for messages and no way to name others.
             accepts: vec![crate::goim::op::SEND_MESSAGE_REPLY],
-            token: raw.key,
-            protover: raw.protover,
+            token: raw.key.unwrap_or_default(),
+            protover: raw.protover.unwrap_or(0),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<AuthBody, AuthBodyError> {
+        AuthBody::parse(body.as_bytes(), "live")
+    }
+
+    fn room(text: &str) -> Option<RoomId> {
+        Some(RoomId::parse(text).unwrap())
+    }
+
+    #[test]
+    fn the_goim_body() {
+        let body = r#"{"mid":123,"key":"69dafe8b","room_id":"live://1000","platform":"web","accepts":[1000,1001],"token":"t"}"#;
+        let expected = AuthBody {
+            dialect: Dialect::Goim,
+            mid: 123,
+            key: "69dafe8b".into(),
+            room: room("live://1000"),
+            platform: "web".into(),
+            accepts: vec![1000, 1001],
+            token: "t".into(),
+            protover: 0,
+        };
+        assert_eq!(parse(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_bilibili_body() {
+        let body = r#"{"uid":7,"roomid":1000,"protover":3,"platform":"web","type":2,"key":"credential","buvid":"x"}"#;
+        let expected = AuthBody {
+            dialect: Dialect::Bilibili,
+            mid: 7,
+            key: String::new(),
+            room: room("live://1000"),
+            platform: "web".into(),
+            accepts: vec![crate::goim::op::SEND_MESSAGE_REPLY],
+            token: "credential".into(),
+            protover: 3,
+        };
+        assert_eq!(parse(body).unwrap(), expected);
+        assert_eq!(parse(&body.replace("1000", "\"1000\"")).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_left_out_or_null_is_empty() {
+        for body in [
+            r#"{"mid":0}"#,
+            r#"{"room_id":""}"#,
+            r#"{"mid":0,"key":null,"room_id":null,"platform":null,"accepts":null,"token":null,"uid":null,"roomid":null}"#,
+        ] {
+            let read = parse(body).unwrap();
+            assert_eq!(read.dialect, Dialect::Goim, "{body}");
+            assert_eq!((read.mid, &*read.key, read.room, read.accepts), (0, "", None, vec![]), "{body}");
+        }
+        let read = parse(r#"{"uid":0,"key":null,"protover":null}"#).unwrap();
+        assert_eq!((read.dialect, read.room, &*read.token, read.protover), (Dialect::Bilibili, None, "", 0));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_its_reason() {
+        let row = |body: &str, reason: &str| {
+            let error = parse(body).expect_err(body).to_string();
+            assert!(error.contains(reason), "{body}: {error}");
+        };
+        row("", "not the JSON");
+        row("[1]", "not the JSON");
+        row(r#"{"mid":"123"}"#, "not the JSON");
+        row(r#"{"mid":9223372036854775808}"#, "not the JSON");
+        row(r#"{"mid":1} {}"#, "not the JSON");
+        row(r#"{"uid":1,"roomid":-1}"#, "neither a whole number nor a text");
+        row(r#"{"uid":1,"roomid":1.5}"#, "neither a whole number nor a text");
+        row(r#"{"uid":1,"protover":256}"#, "not the JSON");
+        row("{}", "names neither mid");
+        row(r#"{"token":"t"}"#, "names neither mid");
+        row(r#"{"mid":1,"room_id":"1000"}"#, "type://id");
+        row(r#"{"uid":1,"roomid":"a\u0000"}"#, "control character");
+        row(&format!(r#"{{"mid":1,"accepts":[{}1]}}"#, "1,".repeat(MAX_ACCEPTS)), "accepts names 65");
+        row(&format!(r#"{{"mid":1,"key":"{}"}}"#, "k".repeat(MAX_KEY_BYTES + 1)), "the key has 129");
+    }
+
+    #[test]
+    fn the_limits_themselves_are_allowed() {
+        assert!(parse(&format!(r#"{{"mid":1,"accepts":[{}1]}}"#, "1,".repeat(MAX_ACCEPTS - 1))).is_ok());
+        assert!(parse(&format!(r#"{{"mid":1,"key":"{}"}}"#, "k".repeat(MAX_KEY_BYTES))).is_ok());
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_not_an_overflow_of_the_stack() {
+        let deep = format!(r#"{{"mid":1,"x":{}"#, "[".repeat(4000));
+        assert!(matches!(parse(&deep), Err(AuthBodyError::Json(_))));
     }
 }

@@ -196,7 +196,10 @@ impl<'a> Iterator for Packets<'a> {
     }
 }
 
-/// Reads the body of a subscribe or unsubscribe packet: decimals separated by commas.
+/// Reads the body of a subscribe or unsubscribe packet: decimals separated by commas (goim: `pkg/strings`, which
+/// `internal/comet/operation.go` reads them with).
+///
+/// Blanks around a number and empty parts are let through, which goim does not: neither can mean anything else.
 ///
 /// `None` when a part is no number or when there are more than `max` of them.
 #[must_use]
@@ -214,4 +217,77 @@ pub fn parse_operations(body: &[u8], max: usize) -> Option<Vec<i32>> {
 
 fn field<const N: usize>(input: &[u8], at: usize) -> Option<[u8; N]> {
     input.get(at..at + N)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 1, auth, sequence 0x01020304, body `{}`.
+    const AUTH: &[u8] = &[0, 0, 0, 18, 0, 16, 0, 1, 0, 0, 0, 7, 1, 2, 3, 4, b'{', b'}'];
+
+    #[test]
+    fn the_bytes_of_a_packet() {
+        let header = Header { version: 1, operation: op::AUTH, sequence: 0x0102_0304 };
+        let mut out = Vec::new();
+        header.put_packet(b"{}", &mut out);
+        assert_eq!(out, AUTH);
+        assert_eq!(parse(AUTH, 2), Ok(Some(Packet { header, body: b"{}" })));
+        assert_eq!(header.encode(0), [0, 0, 0, 16, 0, 16, 0, 1, 0, 0, 0, 7, 1, 2, 3, 4]);
+        let signed = Header { version: -1, operation: -2, sequence: i32::MIN };
+        assert_eq!(signed.encode(0)[6..], [0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x80, 0, 0, 0]);
+    }
+
+    #[test]
+    fn lengths_are_judged_before_anything_else_has_come() {
+        let row = |bytes: &[u8], error: PacketError| {
+            for length in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..length], MAX_BODY_BYTES), Ok(None), "{length} bytes of {bytes:x?}");
+            }
+            assert_eq!(parse(bytes, MAX_BODY_BYTES), Err(error), "{bytes:x?}");
+        };
+        row(&[0, 0, 0, 0], PacketError::Length(0));
+        row(&[0, 0, 0, 15], PacketError::Length(15));
+        row(&[0xff, 0xff, 0xff, 0xff], PacketError::Length(-1));
+        row(&[0x80, 0, 0, 0], PacketError::Length(i32::MIN));
+        let too_large = |body_bytes| PacketError::BodyTooLarge { body_bytes, limit_bytes: MAX_BODY_BYTES };
+        row(&[0x7f, 0xff, 0xff, 0xff], too_large(i32::MAX as usize - HEADER_BYTES));
+        row(&[0, 0, 0x10, 0x11], too_large(4097));
+        row(&[0, 0, 0x10, 0x10, 0, 17], PacketError::HeaderLength(17));
+        row(&[0, 0, 0, 16, 0xff, 0xff], PacketError::HeaderLength(-1));
+    }
+
+    #[test]
+    fn a_walk_takes_whole_packets_and_leaves_the_rest() {
+        let batch = [AUTH, AUTH, &AUTH[..17]].concat();
+        let mut packets = Packets::new(&batch, MAX_BODY_BYTES);
+        assert_eq!(packets.by_ref().filter_map(Result::ok).count(), 2);
+        assert_eq!(packets.rest(), &AUTH[..17]);
+        assert!(packets.next().is_none());
+
+        let broken = [AUTH, &[0; 16], AUTH].concat();
+        let mut packets = Packets::new(&broken, MAX_BODY_BYTES);
+        assert!(packets.next().is_some_and(|first| first.is_ok()));
+        assert_eq!(packets.next(), Some(Err(PacketError::Length(0))));
+        assert_eq!(packets.next(), None);
+    }
+
+    #[test]
+    fn operations_in_decimals() {
+        let row = |body: &str, expected: Option<&[i32]>| {
+            assert_eq!(parse_operations(body.as_bytes(), 3).as_deref(), expected, "{body:?}");
+        };
+        row("", Some(&[]));
+        row("1000", Some(&[1000]));
+        row("1000,1001,1002", Some(&[1000, 1001, 1002]));
+        row(" 1000 , ,1001,", Some(&[1000, 1001]));
+        row("-5,2147483647", Some(&[-5, i32::MAX]));
+        row("1,2,3,4", None);
+        row("1;2", None);
+        row("0x10", None);
+        row("2147483648", None);
+        row("1.0", None);
+        assert_eq!(parse_operations(b"1,\xff", 3), None);
+        assert_eq!(parse_operations(b"1", 0), None);
+    }
 }

@@ -100,3 +100,39 @@ fn digit(byte: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = Place { node: 0x0102, shard: 0x0304, slot: 0x0506_0708, generation: 0x090a_0b0c };
+
+    #[test]
+    fn a_key_shows_its_place() {
+        let secret = KeySecret::new(1);
+        let key = PLACE.to_key(&secret);
+        assert_eq!(&key[..24], "0102030405060708090a0b0c");
+        assert_eq!(key.len(), KEY_CHARS);
+        assert_eq!(Place::from_key(&key, &secret), Some(PLACE));
+    }
+
+    #[test]
+    fn the_check_is_siphash() {
+        // The reference code's key, 00 01 .. 0f, whose words are little-endian.
+        let secret = KeySecret::new(0x0706_0504_0302_0100_0f0e_0d0c_0b0a_0908);
+        // Its answer for 00 01 .. 0b (https://github.com/veorq/SipHash, vectors.h) is 0x751e8fbc860ee5fb.
+        let input: [u8; 12] = std::array::from_fn(|at| at as u8);
+        assert_eq!(secret.check(&input), [0x86, 0x0e, 0xe5, 0xfb]);
+    }
+
+    #[test]
+    fn what_no_edge_wrote_names_nothing() {
+        let secret = KeySecret::new(1);
+        let key = PLACE.to_key(&secret);
+        for text in ["", &key[1..], &(key.clone() + "0"), &key.to_uppercase(), &"\u{e9}".repeat(16), &" ".repeat(32)] {
+            assert_eq!(Place::from_key(text, &secret), None, "{text:?}");
+        }
+        assert_eq!(Place::from_key(&key, &KeySecret::new(2)), None);
+        assert_eq!(Place::from_key(&key, &KeySecret::new(1 << 64)), None);
+    }
+}

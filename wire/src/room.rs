@@ -76,3 +76,43 @@ impl fmt::Display for RoomId {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_as_clients_write_them() {
+        let row = |text: &str, kind: &str, id: &str| {
+            let room = RoomId::parse(text).unwrap();
+            assert_eq!((room.kind(), room.id(), room.as_str()), (kind, id, text));
+            assert_eq!(room.to_string(), text);
+            assert_eq!(RoomId::new(kind, id), Ok(room));
+        };
+        row("live://1000", "live", "1000");
+        row("a://b://c", "a", "b://c");
+        row("a:/://b", "a:/", "b");
+        row("\u{5f39}://\u{5e55}", "\u{5f39}", "\u{5e55}");
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for text in ["", "live", "live:/1000", "://1000", "live://", "://"] {
+            assert_eq!(RoomId::parse(text), Err(RoomError::Form), "{text:?}");
+        }
+        for text in ["live://\n", "li\u{0}ve://1", "live://\u{7f}", "live://\u{85}"] {
+            assert_eq!(RoomId::parse(text), Err(RoomError::ControlCharacter), "{text:?}");
+        }
+        assert_eq!(RoomId::new("a://b", "c"), Err(RoomError::Form));
+        assert_eq!(RoomId::new("", "c"), Err(RoomError::Form));
+        assert_eq!(RoomId::new("a", ""), Err(RoomError::Form));
+    }
+
+    #[test]
+    fn the_limit_counts_bytes() {
+        let longest = format!("live://{}", "9".repeat(MAX_ROOM_BYTES - 7));
+        assert!(RoomId::parse(&longest).is_ok());
+        assert_eq!(RoomId::parse(&(longest + "9")), Err(RoomError::TooLong(MAX_ROOM_BYTES + 1)));
+        assert_eq!(RoomId::new("live", &"\u{5f39}".repeat(41)), Err(RoomError::TooLong(130)));
+    }
+}
