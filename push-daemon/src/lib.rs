@@ -4,3 +4,4 @@ pub mod block;
 pub mod config;
 pub mod shard;
 mod sys;
+pub mod trunk;

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)] // `unshare` and `close_range` act on the whole descriptor table; see each block.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::RawFd;
 
 /// Highest descriptor of the standard streams, which every thread keeps.
 const LAST_STANDARD: u32 = 2;
@@ -17,10 +17,10 @@ const LAST_STANDARD: u32 = 2;
 ///
 /// # Errors
 /// `unshare(CLONE_FILES)` or `close_range` failed (Linux 5.9 and newer have both; a seccomp filter may forbid them).
-pub fn own_descriptor_table(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn own_descriptor_table(keep: &[RawFd]) -> io::Result<()> {
     // SAFETY: the new table is a copy, so every descriptor that this thread owns stays valid under its number.
     check(unsafe { libc::unshare(libc::CLONE_FILES) })?;
-    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.unsigned_abs()).collect();
     keep.sort_unstable();
     let mut first = LAST_STANDARD + 1;
     for fd in keep {

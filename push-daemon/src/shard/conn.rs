@@ -154,11 +154,6 @@ impl Connections {
     pub(crate) fn get_exact(&self, slot: u32, generation: u32) -> Option<&Conn> {
         self.get(slot).filter(|conn| conn.generation == generation)
     }
-
-    /// As [`Self::get`], to change it.
-    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Conn> {
-        self.slots.get_mut(slot as usize).filter(|conn| conn.phase != Phase::Free)
-    }
 }
 
 impl std::ops::Index<u32> for Connections {

@@ -52,10 +52,6 @@ impl Debt {
         self.queue.front().map(|owed| owed.since)
     }
 
-    /// Bytes owed.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
 
     fn push(&mut self, owed: Owed) {
         self.bytes += owed.bytes.len();
@@ -263,7 +259,7 @@ mod tests {
         debt.push(owed("third", true));
         assert_eq!(order(&debt), ["pong", "heartbeat", "third", "block 2"]);
         assert_eq!(debt.packets(), 1);
-        assert_eq!(debt.bytes(), "pongheartbeatthirdblock 2".len());
+        assert_eq!(debt.bytes, "pongheartbeatthirdblock 2".len());
     }
 
     #[test]

@@ -211,8 +211,8 @@ impl Shard {
                 handshake::put_accept(upgrade.key, None, &mut response);
                 self.send_control(slot, &response);
                 self.connections[slot].phase = Phase::Unauthenticated;
-                if let Some(cookie) = upgrade.cookie {
-                    self.input(slot).cookie = cookie.into();
+                if !upgrade.cookie.is_empty() {
+                    self.input(slot).cookie = upgrade.cookie.into_owned();
                 }
                 return Ok((upgrade.consumed, Flow::Next));
             }

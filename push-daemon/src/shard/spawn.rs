@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -132,7 +132,9 @@ fn open(
     news: NewsDesk,
     counters: Arc<Counters>,
 ) -> io::Result<(Shard, Start)> {
-    own_table(&poll)?;
+    sys::own_descriptor_table(&[poll.as_raw_fd()]).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot give the shard a descriptor table of its own: {error}"))
+    })?;
     if let Some(cpu) = settings.cpu {
         let mut set = CpuSet::new();
         set.set(cpu);
@@ -194,15 +196,6 @@ fn open(
     shard.listen()?;
     let start = (shard.tcp.clone(), shard.websocket.clone());
     Ok((shard, start))
-}
-
-#[allow(unsafe_code)] // A borrowed descriptor for the one call below.
-fn own_table(poll: &Poll) -> io::Result<()> {
-    // SAFETY: `poll` outlives the borrow.
-    let poll = unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) };
-    sys::own_descriptor_table(&[poll]).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot give the shard a descriptor table of its own: {error}"))
-    })
 }
 
 /// Finds out which port the kernel gives for port 0, and holds it until the listeners are open.

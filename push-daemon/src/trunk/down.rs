@@ -1,0 +1,223 @@
+//! Frames from the tier become orders for shards.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use wire::goim::Packets;
+use wire::key::Place;
+use wire::trunk::batch::Target;
+use wire::trunk::{AuthResult, Batch, ChatResult, CloseSessions, Push, RoomCounts, auth_result, tier_frame};
+
+use super::Hub;
+use super::arbiter::Verdict;
+use super::status::count;
+use crate::block::Run;
+use crate::shard::order::{Admitted, Delivery, OperationRun, Order, Refusal};
+
+impl Hub {
+    pub(super) async fn frame(&mut self, index: usize, body: tier_frame::Body) {
+        match body {
+            tier_frame::Body::Push(push) => self.push(index, push).await,
+            tier_frame::Body::Auth(result) => self.auth_result(result).await,
+            tier_frame::Body::Chat(result) => self.message_result(result).await,
+            tier_frame::Body::Counts(counts) => self.room_counts(counts).await,
+            tier_frame::Body::Close(close) => self.close_sessions(close).await,
+            tier_frame::Body::Lost(lost) => {
+                let positions = self.arbiter.skip(lost.partition, lost.last);
+                self.status.lost_total.fetch_add(positions, Relaxed);
+                tracing::error!(partition = lost.partition, positions, "the bus no longer holds what we missed");
+            }
+            // A welcome and a refusal come first or not at all; a ping has done its work by coming.
+            tier_frame::Body::Welcome(_) | tier_frame::Body::Refused(_) | tier_frame::Body::Ping(_) => {}
+        }
+    }
+
+    async fn push(&mut self, index: usize, push: Push) {
+        if self.lines[index].replaying {
+            return;
+        }
+        count(&self.status.frames_total);
+        match self.arbiter.take(push) {
+            Verdict::Take(batches) => {
+                for batch in batches {
+                    self.deliver(batch).await;
+                }
+                self.wake_all();
+            }
+            Verdict::Duplicate => count(&self.status.duplicates_total),
+            Verdict::Gap { have, due } => {
+                count(&self.status.gaps_total);
+                count(&self.status.replays_total);
+                tracing::warn!(line = index, have, due, "gap: starts the line again from our position");
+                self.start_again(index);
+            }
+            Verdict::Malformed(what) => {
+                count(&self.status.malformed_total);
+                tracing::error!(line = index, what, "the tier sent a frame that is none; starts the line again");
+                self.start_again(index);
+            }
+        }
+    }
+
+    fn start_again(&mut self, index: usize) {
+        let line = &mut self.lines[index];
+        line.replaying = true;
+        if let Some(sender) = &line.sender {
+            sender.hang_up();
+        }
+    }
+
+    async fn deliver(&self, batch: Batch) {
+        let packets = batch.offsets.len() as u64;
+        self.status.packets_total.fetch_add(packets, Relaxed);
+        match batch.target {
+            Some(Target::Room(room)) => {
+                let run = Run { packets: batch.packets, count: packets as u32 };
+                self.give_all(Delivery::Room(room.into(), run)).await;
+            }
+            Some(Target::Keys(keys)) => self.deliver_to_keys(&keys.keys, runs(&batch.packets)).await,
+            Some(Target::Mids(mids)) => self.give_all(Delivery::Mids(mids.mids.into(), runs(&batch.packets))).await,
+            Some(Target::All(all)) => {
+                let share = match all.speed {
+                    0 => 0,
+                    speed => (speed / self.shards.len() as u32).max(1),
+                };
+                self.give_all(Delivery::All(share, runs(&batch.packets))).await;
+            }
+            None => count(&self.status.malformed_total),
+        }
+    }
+
+    /// A key that names a place goes to its shard alone; one that a client brought is looked for in all.
+    async fn deliver_to_keys(&self, keys: &[String], runs: Arc<[OperationRun]>) {
+        let mut places: Vec<Place> = Vec::new();
+        let mut own = Vec::new();
+        for key in keys {
+            match Place::from_key(key, &self.identity.secret) {
+                Some(place) => places.push(place),
+                None => own.push(key.as_str().into()),
+            }
+        }
+        places.sort_unstable_by_key(|place| place.shard);
+        for group in places.chunk_by(|a, b| a.shard == b.shard) {
+            let order = Order::DeliverToPlaces(group.into(), Arc::clone(&runs));
+            self.give(usize::from(group[0].shard), order).await;
+        }
+        if !own.is_empty() {
+            self.give_all(Delivery::OwnKeys(own.into(), runs)).await;
+        }
+    }
+
+    async fn give_all(&self, delivery: Delivery) {
+        let delivery = Arc::new(delivery);
+        for shard in 0..self.shards.len() {
+            self.give(shard, Order::Deliver(Arc::clone(&delivery))).await;
+        }
+    }
+
+    async fn auth_result(&mut self, result: AuthResult) {
+        let Some((_, place, _)) = self.auths.remove(&result.id) else { return };
+        let order = match result.outcome {
+            Some(auth_result::Outcome::Granted(granted)) => {
+                count(&self.status.admitted_total);
+                Order::Admitted(
+                    place,
+                    Box::new(Admitted {
+                        mid: granted.mid,
+                        key: (!granted.key.is_empty()).then(|| granted.key.into()),
+                        room: (!granted.room.is_empty()).then(|| granted.room.into()),
+                        accepts: granted.accepts,
+                        rooms: granted.rooms.into_iter().map(Into::into).collect(),
+                    }),
+                )
+            }
+            Some(auth_result::Outcome::Denied(denied)) => {
+                count(&self.status.refused_total);
+                Order::Refused(place, Refusal { code: denied.code, reason: denied.reason.into() })
+            }
+            None => return count(&self.status.malformed_total),
+        };
+        self.give_one(place, order).await;
+    }
+
+    async fn message_result(&mut self, result: ChatResult) {
+        let Some((_, place, header)) = self.messages.remove(&result.id) else { return };
+        let refusal = (result.code != 0).then(|| Refusal { code: result.code, reason: result.reason.into() });
+        count(if refusal.is_none() {
+            &self.status.messages_accepted_total
+        } else {
+            &self.status.messages_refused_total
+        });
+        self.give_one(place, Order::MessageDone(place, header, refusal)).await;
+    }
+
+    async fn room_counts(&self, counts: RoomCounts) {
+        let counts: Arc<[_]> = counts.rooms.into_iter().map(|room| (room.room.into(), room.online)).collect();
+        for shard in 0..self.shards.len() {
+            self.give(shard, Order::RoomCounts(Arc::clone(&counts))).await;
+        }
+        self.wake_all();
+    }
+
+    async fn close_sessions(&self, close: CloseSessions) {
+        let places: Arc<[Place]> =
+            close.places.iter().filter_map(|place| Place::from_key(place, &self.identity.secret)).collect();
+        let refusal = Refusal { code: close.code, reason: close.reason.into() };
+        for shard in 0..self.shards.len() {
+            self.give(shard, Order::Close(Arc::clone(&places), refusal.clone())).await;
+        }
+        self.wake_all();
+    }
+
+    pub(super) async fn give_one(&self, place: Place, order: Order) {
+        let shard = usize::from(place.shard);
+        self.give(shard, order).await;
+        if let Some(handle) = self.shards.get(shard) {
+            handle.wake();
+        }
+    }
+}
+
+/// Cuts packets where the operation changes: a connection accepts or refuses each run as a whole.
+fn runs(packets: &Bytes) -> Arc<[OperationRun]> {
+    let mut runs: Vec<OperationRun> = Vec::new();
+    let mut from = 0;
+    let mut at = 0;
+    for packet in Packets::new(packets, usize::MAX).flatten() {
+        let end = at + packet.wire_bytes();
+        match runs.last_mut() {
+            Some(last) if last.operation == packet.header.operation => {
+                last.run = Run { packets: packets.slice(from..end), count: last.run.count + 1 };
+            }
+            _ => {
+                from = at;
+                let run = Run { packets: packets.slice(at..end), count: 1 };
+                runs.push(OperationRun { operation: packet.header.operation, run });
+            }
+        }
+        at = end;
+    }
+    runs.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::goim::Header;
+
+    use super::*;
+
+    #[test]
+    fn packets_are_cut_where_the_operation_changes() {
+        let mut packets = Vec::new();
+        for (operation, body) in [(1000, "a"), (1000, "bc"), (1001, "d"), (1000, "e")] {
+            Header { version: 1, operation, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
+        }
+        let packets = Bytes::from(packets);
+        let cut: Vec<_> =
+            runs(&packets).iter().map(|run| (run.operation, run.run.count, run.run.packets.len())).collect();
+        assert_eq!(cut, [(1000, 2, 35), (1001, 1, 17), (1000, 1, 17)]);
+        let joined: Vec<u8> = runs(&packets).iter().flat_map(|run| run.run.packets.to_vec()).collect();
+        assert_eq!(joined, packets);
+    }
+}
