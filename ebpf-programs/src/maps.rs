@@ -32,7 +32,7 @@ pub static PROTECTED: Array<u64, { PORT_WORDS as usize }> = Array::new();
 #[btf_map]
 pub static COUNTS: PerCpuArray<Counter, { COUNTERS as usize }> = PerCpuArray::new();
 
-/// Source prefix to nothing: never denied. Written by userspace from the config. Missing: the rules decide.
+/// Source prefix to its length: never denied. Written by userspace from the config. Missing: the rules decide.
 #[btf_map]
 pub static MANAGEMENT_V4: LpmTrie<V4InTrie, u32, { MAX_MANAGEMENT as usize }> = LpmTrie::new();
 

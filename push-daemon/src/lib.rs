@@ -1,1 +1,3 @@
 //! The edge.
+
+pub mod kernel;

@@ -10,9 +10,9 @@ pub const HOSTS_V6: &str = "HOSTS_V6";
 pub const PREFIXES_V4: &str = "PREFIXES_V4";
 /// IPv6 prefixes shorter than /128: LPM trie to [`RuleValue`](crate::rules::RuleValue).
 pub const PREFIXES_V6: &str = "PREFIXES_V6";
-/// IPv4 prefixes that are never denied: LPM trie to a `u32` that means nothing.
+/// IPv4 prefixes that are never denied: LPM trie to the length of the prefix.
 pub const MANAGEMENT_V4: &str = "MANAGEMENT_V4";
-/// IPv6 prefixes that are never denied: LPM trie to a `u32` that means nothing.
+/// IPv6 prefixes that are never denied: LPM trie to the length of the prefix.
 pub const MANAGEMENT_V6: &str = "MANAGEMENT_V6";
 /// One bit per TCP port, [`PORT_WORDS`] words: the ports that the filter guards.
 pub const PROTECTED: &str = "PROTECTED";
