@@ -9,6 +9,8 @@ use std::path::Path;
 use serde::Deserialize;
 use settings::SettingsError;
 
+use crate::kernel::KernelConfig;
+
 
 
 /// Everything that can be set.
@@ -30,7 +32,7 @@ pub struct Config {
     /// The Bilibili dialect.
     pub bilibili: Bilibili,
     /// The XDP filter; without this table there is no kernel plane.
-    pub kernel: Option<()>,
+    pub kernel: Option<KernelConfig>,
 }
 
 /// Who this edge is, as the logic tier and the nodes service know it.

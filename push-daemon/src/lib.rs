@@ -1,7 +1,18 @@
-//! The edge.
+//! The edge: holds the client connections of one host and pushes to them.
+//!
+//! One process, a few threads. Each shard is an event loop with its own connections, rooms and descriptor table; it
+//! takes packets that the trunk brings and hands them to sockets. The kernel plane guards the ports before a shard
+//! is woken. Nothing here decides who may enter or what is said: that is the logic tier's.
+//!
+//! Layout: [`appliance`] builds the parts, starts and stops them · [`config`] the settings · [`block`] memory that
+//! many connections are sent from · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what
+//! operators see
 
+pub mod admin;
+pub mod appliance;
 pub mod block;
 pub mod config;
+pub mod kernel;
 pub mod shard;
 mod sys;
 pub mod trunk;

@@ -1,0 +1,11 @@
+//! The promise to aya that these types are plain bytes.
+#![allow(unsafe_code)] // `aya::Pod` is an unsafe trait, and these are its only implementations.
+
+use crate::{rules::RuleValue, settings::Settings, verdict::Counter};
+
+// SAFETY: `repr(C)`, integers only, and the size asserts beside the types leave no room for padding: 4 + 4 + 8 + 8 + 8.
+unsafe impl aya::Pod for RuleValue {}
+// SAFETY: as above: 4 * 4 + 8 + 16.
+unsafe impl aya::Pod for Settings {}
+// SAFETY: as above: 8 + 8.
+unsafe impl aya::Pod for Counter {}

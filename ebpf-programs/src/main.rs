@@ -1,0 +1,41 @@
+//! The kernel side of the push appliance: one object, all its programs.
+//!
+//! `filter` (XDP) judges packets to the protected TCP ports before the kernel makes a socket buffer for them.
+//!
+//! It does not: keep state per connection, answer packets, look into IP tunnels, or decide policy. The tables are userspace's; a
+//! missing entry means pass, and the kill switch passes everything.
+//!
+//! Layout: `packet` one parse into one struct · `filter` the verdict · `maps` the tables.
+#![no_std]
+#![no_main]
+// Inline assembly for this target: both ways to build it use a compiler that takes unstable features (`build-std` is one).
+#![feature(asm_experimental_arch)]
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+
+mod filter;
+mod maps;
+mod packet;
+
+/// Judges a frame: `XDP_PASS` or `XDP_DROP`, nothing else.
+///
+/// `frags`: accepted on interfaces with an MTU above a page; the headers stand in the first buffer.
+#[xdp(frags)]
+pub fn filter(ctx: XdpContext) -> u32 {
+    match filter::judge(&ctx) {
+        abi::verdict::Verdict::Pass => xdp_action::XDP_PASS,
+        abi::verdict::Verdict::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // Nothing here panics: the verifier would refuse the endless loop if it were reachable.
+    loop {}
+}
+
+/// Lets the programs call the kernel's helpers that are reserved for GPL-compatible code.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,126 @@
+//! The edge's figures for Prometheus, read from the counters at each scrape.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::Sources;
+use crate::shard::counters::{Counter, Counters};
+use crate::shard::reason::CloseReason;
+use crate::trunk::TrunkStatus;
+
+/// Reads the sources at each scrape.
+pub(super) struct Figures(pub(super) Arc<Sources>);
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Figures")
+    }
+}
+
+type OfShard = fn(&Counters) -> &Counter;
+type OfTrunk = fn(&TrunkStatus) -> &AtomicU64;
+
+/// Counters of each shard; the encoder adds `_total`.
+const SHARD_COUNTERS: &[(&str, &str, OfShard)] = &[
+    ("accepted", "Connections accepted", |c| &c.accepted_total),
+    ("delivered_packets", "Packets handed to client sockets or owed to them", |c| &c.delivered_packets_total),
+    ("delivered_bytes", "Bytes of those packets", |c| &c.delivered_bytes_total),
+    ("sends", "Send calls that carried packets", |c| &c.sends_total),
+    ("dropped_packets", "Packets owed to clients that were closed before they read them", |c| &c.dropped_packets_total),
+    ("client_packets", "Packets from clients", |c| &c.client_packets_total),
+    ("orders", "Orders taken from the shard's queue", |c| &c.orders_total),
+    ("full", "Times that a shard stopped listening because it was full", |c| &c.full_total),
+    ("accept_errors", "Accepts that failed for want of descriptors or memory", |c| &c.accept_errors_total),
+    ("loop_turns", "Turns of the event loop", |c| &c.turns_total),
+    ("loop_busy_nanoseconds", "Time that the event loop worked", |c| &c.busy_ns_total),
+];
+
+const SHARD_GAUGES: &[(&str, &str, OfShard)] = &[
+    ("connections", "Connections", |c| &c.connections),
+    ("websocket_connections", "Connections on WebSocket", |c| &c.websocket_connections),
+    ("joined", "Connections that are in", |c| &c.joined),
+    ("rooms", "Rooms with members on the shard", |c| &c.rooms),
+    ("owed_bytes", "Bytes owed to slow clients", |c| &c.owed_bytes),
+    ("debtors", "Clients that owe reading", |c| &c.debtors),
+];
+
+const TRUNK_COUNTERS: &[(&str, &str, OfTrunk)] = &[
+    ("trunk_frames", "Frames with packets", |t| &t.frames_total),
+    ("trunk_packets", "Packets that were new", |t| &t.packets_total),
+    ("trunk_duplicates", "Frames in which nothing was new", |t| &t.duplicates_total),
+    ("trunk_gaps", "Frames before which something was missing", |t| &t.gaps_total),
+    ("trunk_replays", "Lines started again because of a gap", |t| &t.replays_total),
+    ("trunk_lost", "Positions that the bus no longer held", |t| &t.lost_total),
+    ("trunk_malformed", "Frames that no tier sends", |t| &t.malformed_total),
+    ("trunk_bus_changes", "Times that the bus was another one", |t| &t.bus_changes_total),
+    ("order_queue_full", "Orders that had to wait for a shard", |t| &t.order_queue_full_total),
+    ("admitted", "Clients let in", |t| &t.admitted_total),
+    ("refused", "Clients refused by admission", |t| &t.refused_total),
+    ("messages_accepted", "Messages of clients that the bus took", |t| &t.messages_accepted_total),
+    ("messages_refused", "Messages of clients that were refused", |t| &t.messages_refused_total),
+    ("resyncs", "Full pictures of the sessions sent", |t| &t.resyncs_total),
+];
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let sources = &*self.0;
+        for (name, help, figure) in SHARD_COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (id, shard) in sources.shards.iter().enumerate() {
+                counter(&mut family, &[("shard", &id.to_string())], figure(&shard.counters).get())?;
+            }
+        }
+        for (name, help, figure) in SHARD_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (id, shard) in sources.shards.iter().enumerate() {
+                gauge(&mut family, &[("shard", &id.to_string())], figure(&shard.counters).get())?;
+            }
+        }
+        let mut closed = encoder.encode_descriptor("closed", "Connections closed, by reason", None, MetricType::Counter)?;
+        for reason in CloseReason::ALL {
+            let count = sources.shards.iter().map(|shard| shard.counters.closed(*reason).get()).sum();
+            counter(&mut closed, &[("reason", reason.name())], count)?;
+        }
+        for (name, help, figure) in TRUNK_COUNTERS {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(figure(&sources.trunk).load(Relaxed)).encode(family)?;
+        }
+        let mut lines = encoder.encode_descriptor("trunk_line_up", "1 while the line is up", None, MetricType::Gauge)?;
+        for line in &sources.trunk.lines {
+            gauge(&mut lines, &[("line", &line.name)], u64::from(line.up.load(Relaxed)))?;
+        }
+        sources.kernel(|plane| kernel(&mut encoder, plane)).unwrap_or(Ok(()))
+    }
+}
+
+fn kernel(encoder: &mut DescriptorEncoder<'_>, plane: &crate::kernel::KernelPlane) -> Result<(), fmt::Error> {
+    // Tables that cannot be read now leave a gap in the graph, which is what there is to see.
+    let counts = plane.stats().unwrap_or_default();
+    let help = "Packets to protected ports, by what the filter decided and why";
+    let mut packets = encoder.encode_descriptor("filter_packets", help, None, MetricType::Counter)?;
+    for count in &counts {
+        counter(&mut packets, &[("verdict", count.verdict), ("reason", count.reason.name())], count.packets)?;
+    }
+    let help = "Bytes to protected ports, by what the filter decided and why";
+    let mut bytes = encoder.encode_descriptor("filter_bytes", help, None, MetricType::Counter)?;
+    for count in &counts {
+        counter(&mut bytes, &[("verdict", count.verdict), ("reason", count.reason.name())], count.bytes)?;
+    }
+    Ok(())
+}
+
+fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> Result<(), fmt::Error> {
+    ConstCounter::new(value).encode(family.encode_family(&labels)?)
+}
+
+fn gauge(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> Result<(), fmt::Error> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(family.encode_family(&labels)?)
+}

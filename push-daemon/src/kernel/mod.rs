@@ -1,0 +1,29 @@
+//! The kernel plane: brings the XDP filter up, finds it again, and edits its tables.
+//!
+//! The filter, its tables and its attachment are pinned under a bpffs directory, so they outlive every process of ours: the
+//! guard stays when the daemon dies, and `pushctl` edits the tables without it. All calls are synchronous and need root, or
+//! `CAP_BPF` and `CAP_NET_ADMIN`.
+//!
+//! It does not: mount bpffs, choose an attach mode on its own, judge packets (the object in `ebpf-programs` does), or know
+//! anything about connections.
+//!
+//! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
+//! `attach` program to interface · `pin` the directory of pins · `tables` rules and counters as typed values · `inspect` what is
+//! in force · `netlink` which mode an interface got · `sys` the link system calls · `error` what goes wrong, in words.
+
+mod attach;
+mod config;
+mod error;
+mod inspect;
+mod load;
+mod netlink;
+mod pin;
+mod plane;
+mod sys;
+mod tables;
+
+pub use config::{DEFAULT_OBJECT, DEFAULT_PIN_ROOT, KernelConfig, Mode};
+pub use error::KernelError;
+pub use inspect::{Attached, Status, status};
+pub use plane::{Arrival, KernelPlane, take_down};
+pub use tables::{Action, Added, Count, Explanation, Rule, RuleCounts, Tables};

@@ -1,0 +1,178 @@
+//! The directory of pins: `<pin_root>/v<LAYOUT>/` with one file per map, the program and the link.
+//!
+//! The layout is part of the name, so a program never adopts maps that another version laid out; such a directory is
+//! reported and left alone. It does not load or attach anything.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock, statfs};
+
+use super::{error::KernelError, sys};
+
+const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+const LINK: &str = "filter_link";
+
+/// The pins of our layout under one root.
+#[derive(Clone, Debug)]
+pub(super) struct PinDir {
+    root: PathBuf,
+    dir: PathBuf,
+}
+
+impl PinDir {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.into(), dir: root.join(format!("v{}", abi::LAYOUT)) }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The pin of a map or of the program.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(super) fn link(&self) -> PathBuf {
+        self.dir.join(LINK)
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.dir.is_dir()
+    }
+
+    /// Makes the directory, when the root is on a bpffs, and locks the root.
+    pub(super) fn create(&self) -> Result<Lock, KernelError> {
+        require_bpffs(&self.root)?;
+        create_dir(&self.root)?;
+        let lock = Lock::take(&self.root)?;
+        self.refuse_other_layouts()?;
+        create_dir(&self.dir)?;
+        Ok(lock)
+    }
+
+    /// `Ok` when no directory of another layout stands beside ours.
+    pub(super) fn refuse_other_layouts(&self) -> Result<(), KernelError> {
+        for path in layout_dirs(&self.root)? {
+            if path != self.dir {
+                let found = path.file_name().and_then(OsStr::to_str).unwrap_or("?").trim_start_matches('v').to_owned();
+                return Err(KernelError::OtherLayout { path, found, ours: abi::LAYOUT });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the successor of the pin `path` waits to take its name. (A bpffs allows no dot in a name.)
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("_next");
+    path.with_file_name(name)
+}
+
+/// Held while pins are made or removed, so that two processes do not do it at once. The kernel lets go of it with the process.
+pub(super) struct Lock {
+    _root: File,
+}
+
+impl Lock {
+    fn take(root: &Path) -> Result<Self, KernelError> {
+        let opened =
+            File::open(root).map_err(|source| KernelError::system(format!("open {}", root.display()), source))?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _root: opened }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Locked { path: root.into() }),
+            Err(error) => Err(KernelError::system(format!("lock {}", root.display()), error)),
+        }
+    }
+}
+
+/// Detaches every link and removes every pin under `root`, whatever its layout: removing needs no knowledge of it.
+/// Says how many pins went.
+pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
+    if !root.is_dir() {
+        return Ok(0);
+    }
+    require_bpffs(root)?;
+    let lock = Lock::take(root)?;
+    let mut removed = 0;
+    for dir in layout_dirs(root)? {
+        let failed = |source| KernelError::system(format!("remove the pins in {}", dir.display()), source);
+        detach(&dir.join(LINK))?;
+        detach(&beside(&dir.join(LINK)))?;
+        for entry in fs::read_dir(&dir).map_err(failed)? {
+            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            removed += 1;
+        }
+        fs::remove_dir(&dir).map_err(failed)?;
+    }
+    drop(lock);
+    // A root that somebody else put things into stays.
+    match fs::remove_dir(root) {
+        Ok(()) => Ok(removed),
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => {
+            Ok(removed)
+        }
+        Err(source) => Err(KernelError::system(format!("remove {}", root.display()), source)),
+    }
+}
+
+/// Detaches the link pinned at `path` at once and removes its pin. No such pin is no error.
+pub(super) fn detach(path: &Path) -> Result<(), KernelError> {
+    let link = match sys::open_link(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(KernelError::system(format!("open the link {}", path.display()), source)),
+    };
+    match sys::detach_link(&link) {
+        Ok(()) => {}
+        // Its interface is gone, so there is nothing left to detach from.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) || error.kind() == io::ErrorKind::InvalidInput => {}
+        Err(source) => return Err(KernelError::system("detach the filter", source)),
+    }
+    fs::remove_file(path).map_err(|source| KernelError::system(format!("remove {}", path.display()), source))
+}
+
+fn create_dir(path: &Path) -> Result<(), KernelError> {
+    match fs::create_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(source) => Err(KernelError::system(format!("create {}", path.display()), source)),
+    }
+}
+
+/// Directories under `root` that are named as a layout is.
+fn layout_dirs(root: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let failed = |source| KernelError::system(format!("list {}", root.display()), source);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix('v'));
+        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// `Ok` when `root`, or the directory that it will be made in, is on a bpffs.
+fn require_bpffs(root: &Path) -> Result<(), KernelError> {
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let on = statfs(existing).map_err(|error| KernelError::system(format!("look at {}", existing.display()), error))?;
+    if on.f_type as u64 == BPFFS_MAGIC {
+        return Ok(());
+    }
+    let usual = Path::new("/sys/fs/bpf");
+    let mount_point = if root.starts_with(usual) { usual } else { root.parent().unwrap_or(root) };
+    Err(KernelError::NotBpffs { path: root.into(), mount_point: mount_point.into() })
+}

@@ -1,0 +1,247 @@
+//! Brings the filter up, or finds it as the last process left it, and takes it down.
+//!
+//! The decision is here; the steps are in `load`, `attach` and `pin`.
+
+use std::{fs, io, path::Path};
+
+use abi::settings::{INTERFACE_NAME_BYTES, OBSERVE, Settings};
+use aya::programs::{ProgramInfo, loaded_programs};
+use serde::Serialize;
+
+use super::{
+    attach::{self, Interface},
+    config::{KernelConfig, Mode},
+    error::KernelError,
+    inspect::{self, Status},
+    load::{self, Loaded},
+    netlink,
+    pin::{self, PinDir},
+    sys::{self, LinkInfo},
+    tables::{Count, Tables},
+};
+
+/// What bringing the filter up came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// Nothing was there; the tables are new and empty.
+    Fresh,
+    /// The tables were there with their rules, and no filter was attached.
+    TablesAdopted,
+    /// The filter was in force already, as asked; nothing changed but the settings.
+    Adopted,
+    /// The filter was in force with another program, which was swapped in one step.
+    ProgramSwapped,
+    /// The filter was attached elsewhere, or in another mode, and was moved.
+    Moved,
+}
+
+/// The filter in force, and its tables. Dropping it leaves the filter in force.
+pub struct KernelPlane {
+    pins: PinDir,
+    tables: Tables,
+    arrival: Arrival,
+}
+
+impl KernelPlane {
+    /// Puts the filter on the configured interface in the configured mode, with the rules that are pinned already.
+    ///
+    /// After an error the filter is as it was before, or the error says how not.
+    pub fn bring_up(config: &KernelConfig) -> Result<Self, KernelError> {
+        config.validate()?;
+        // Everything that can be told without touching the kernel comes first.
+        fs::metadata(&config.object).map_err(|source| KernelError::Object { path: config.object.clone(), source })?;
+        let interface = Interface::find(&config.interface)?;
+        let pins = PinDir::new(&config.pin_root);
+        let lock = pins.create()?;
+        let had_tables = pins.file(abi::maps::SETTINGS).exists();
+
+        let mut loaded = load::load(config, &pins)?;
+        let mut tables = Tables::open(&config.pin_root)?;
+        let before = tables.settings()?;
+        tables.set_protected_ports(&config.protected_ports)?;
+        tables.set_management(&config.management)?;
+        tables.set_settings(Settings { observe: if config.observe { OBSERVE } else { 0 }, ..before })?;
+
+        finish_interrupted_move(&pins)?;
+        let program_pin = pins.file(abi::maps::FILTER);
+        let arrival = match find_link(&pins)? {
+            None => {
+                loaded.pin_program(&program_pin)?;
+                attach::attach(loaded.program()?, &interface, config.mode, &pins.link())?;
+                if had_tables { Arrival::TablesAdopted } else { Arrival::Fresh }
+            }
+            Some(link) => match place_of(link, &before, &interface)? {
+                Place::Here(mode) if mode == config.mode => adopt(&mut loaded, link, &pins)?,
+                Place::Here(mode) => change_mode(&mut loaded, &interface, mode, config.mode, &pins)?,
+                Place::Elsewhere => move_to(&mut loaded, &interface, config.mode, &pins)?,
+            },
+        };
+        tables.set_settings(record_of(&interface, config.mode, tables.settings()?))?;
+        drop(lock);
+        Ok(Self { pins, tables, arrival })
+    }
+
+    /// How the filter came to be in force.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        self.arrival
+    }
+
+    /// The directory of the pins.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.path()
+    }
+
+    /// The rules and the counters.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The rules and the counters, to change.
+    pub fn tables_mut(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// What is in force, as the kernel tells it.
+    pub fn status(&self) -> Result<Status, KernelError> {
+        inspect::status_of(&self.pins, &self.tables)
+    }
+
+    /// Packets and bytes by reason.
+    pub fn stats(&self) -> Result<Vec<Count>, KernelError> {
+        self.tables.counters()
+    }
+
+    /// Detaches the filter and removes its pins, rules included.
+    pub fn detach(self) -> Result<usize, KernelError> {
+        take_down(self.pins.root())
+    }
+}
+
+/// Detaches every filter pinned under `pin_root` and removes the pins, of any layout. Says how many pins went; none is no error.
+pub fn take_down(pin_root: &Path) -> Result<usize, KernelError> {
+    pin::remove_all(pin_root)
+}
+
+/// Where the pinned link is, seen from the interface that was asked for.
+enum Place {
+    Here(Mode),
+    Elsewhere,
+}
+
+/// The pinned link. One whose interface is gone is unpinned, as if there were none.
+fn find_link(pins: &PinDir) -> Result<Option<LinkInfo>, KernelError> {
+    let failed = |source| KernelError::system(format!("open the link {}", pins.link().display()), source);
+    let link = match sys::open_link(&pins.link()) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let info = sys::link_info(&link).map_err(failed)?;
+    if info.interface_index != 0 {
+        return Ok(Some(info));
+    }
+    pin::detach(&pins.link())?;
+    Ok(None)
+}
+
+fn place_of(link: LinkInfo, recorded: &Settings, interface: &Interface) -> Result<Place, KernelError> {
+    // The same index in another namespace is another interface.
+    if link.interface_index != interface.index || recorded.namespace != interface.namespace {
+        return Ok(Place::Elsewhere);
+    }
+    let at = netlink::xdp_at(interface.index)
+        .map_err(|source| KernelError::system(format!("ask which program {} runs", interface.name), source))?;
+    Ok(match at {
+        Some(at) if at.program_id == link.program_id => Place::Here(at.mode),
+        _ => Place::Elsewhere,
+    })
+}
+
+fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, KernelError> {
+    if let Some(running) = program_by_id(link.program_id)?
+        && loaded.is_same_as(&running)?
+    {
+        return Ok(Arrival::Adopted);
+    }
+    loaded.pin_program(&pins.file(abi::maps::FILTER))?;
+    attach::replace_program(loaded.program()?, &pins.link())?;
+    Ok(Arrival::ProgramSwapped)
+}
+
+/// The kernel does not run two modes on one interface, so the old one goes first, and comes back when the new one fails.
+fn change_mode(
+    loaded: &mut Loaded,
+    interface: &Interface,
+    old: Mode,
+    new: Mode,
+    pins: &PinDir,
+) -> Result<Arrival, KernelError> {
+    loaded.pin_program(&pins.file(abi::maps::FILTER))?;
+    pin::detach(&pins.link())?;
+    let Err(mut error) = attach::attach(loaded.program()?, interface, new, &pins.link()) else {
+        return Ok(Arrival::Moved);
+    };
+    let restored = attach::attach(loaded.program()?, interface, old, &pins.link());
+    if let KernelError::Attach { consequence, .. } = &mut error {
+        *consequence = match restored {
+            Ok(()) => format!("; the filter stays in {old} mode"),
+            Err(again) => format!("; and the filter that ran in {old} mode could not be put back: {again}"),
+        };
+    }
+    Err(error)
+}
+
+/// The new place first, then the old one goes: at no moment is neither guarded, and a failure leaves the old one.
+fn move_to(loaded: &mut Loaded, interface: &Interface, mode: Mode, pins: &PinDir) -> Result<Arrival, KernelError> {
+    let beside = pin::beside(&pins.link());
+    attach::attach(loaded.program()?, interface, mode, &beside)?;
+    loaded.pin_program(&pins.file(abi::maps::FILTER))?;
+    pin::detach(&pins.link())?;
+    rename_link(&beside, pins)?;
+    Ok(Arrival::Moved)
+}
+
+/// A process that died within `move_to` left its new link under the name beside.
+fn finish_interrupted_move(pins: &PinDir) -> Result<(), KernelError> {
+    let beside = pin::beside(&pins.link());
+    if !beside.exists() {
+        return Ok(());
+    }
+    if pins.link().exists() { pin::detach(&beside) } else { rename_link(&beside, pins) }
+}
+
+fn rename_link(beside: &Path, pins: &PinDir) -> Result<(), KernelError> {
+    fs::rename(beside, pins.link())
+        .map_err(|source| KernelError::system(format!("rename {}", beside.display()), source))
+}
+
+fn program_by_id(id: u32) -> Result<Option<ProgramInfo>, KernelError> {
+    for program in loaded_programs() {
+        // A program that went while we listed is not the one that a link holds.
+        if let Ok(program) = program
+            && program.id() == id
+        {
+            return Ok(Some(program));
+        }
+    }
+    Ok(None)
+}
+
+fn record_of(interface: &Interface, mode: Mode, settings: Settings) -> Settings {
+    let mut interface_name = [0; INTERFACE_NAME_BYTES];
+    // `validate` bounded the name; the last byte stays zero.
+    for (to, from) in interface_name.iter_mut().zip(interface.name.bytes().take(INTERFACE_NAME_BYTES - 1)) {
+        *to = from;
+    }
+    Settings {
+        interface_index: interface.index,
+        mode: mode.number(),
+        namespace: interface.namespace,
+        interface_name,
+        ..settings
+    }
+}

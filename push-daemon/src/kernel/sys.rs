@@ -1,0 +1,108 @@
+//! The three link operations of `bpf(2)` that aya does not offer: open a pinned link, ask where it is attached, detach it now.
+//!
+//! aya's own `PinnedLink` tells neither the interface of a link nor its descriptor, and dropping a pin detaches only
+//! once the last descriptor anywhere is closed.
+#![allow(unsafe_code)] // `bpf(2)` has no safe wrapper; this module is one.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// `bpf_link_type` of an XDP link.
+const LINK_TYPE_XDP: u32 = 6;
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
+#[repr(C)]
+#[derive(Default)]
+struct ObjectGet {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
+#[repr(C)]
+#[derive(Default)]
+struct InfoGet {
+    descriptor: u32,
+    info_bytes: u32,
+    info: u64,
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_DETACH` reads.
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetach {
+    descriptor: u32,
+}
+
+/// The beginning of `struct bpf_link_info`, up to what an XDP link fills in. The kernel copies no more than we have room for.
+#[repr(C)]
+#[derive(Default)]
+struct RawLinkInfo {
+    kind: u32,
+    link_id: u32,
+    program_id: u32,
+    // The union that follows is 8-byte aligned.
+    padding: u32,
+    interface_index: u32,
+    padding_tail: u32,
+}
+
+const _: () = assert!(size_of::<RawLinkInfo>() == 24);
+
+/// Where a link is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    /// The program that it runs.
+    pub(super) program_id: u32,
+    /// The interface, in the namespace where it was attached; 0 when that interface is gone.
+    pub(super) interface_index: u32,
+}
+
+/// Opens the link pinned at `path`.
+pub(super) fn open_link(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut attributes = ObjectGet { path: path.as_ptr() as u64, ..ObjectGet::default() };
+    let descriptor = bpf(BPF_OBJ_GET, &mut attributes)?;
+    // SAFETY: the kernel just made this descriptor for us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// What `link` runs and where.
+pub(super) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
+    let mut info = RawLinkInfo::default();
+    let mut attributes = InfoGet {
+        descriptor: link.as_fd().as_raw_fd() as u32,
+        info_bytes: size_of::<RawLinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    if info.kind != LINK_TYPE_XDP {
+        return Err(io::Error::other(format!("the link is of type {}, not an XDP link", info.kind)));
+    }
+    Ok(LinkInfo { program_id: info.program_id, interface_index: info.interface_index })
+}
+
+/// Detaches at once, whoever else holds the link open.
+pub(super) fn detach_link(link: impl AsFd) -> io::Result<()> {
+    let mut attributes = LinkDetach { descriptor: link.as_fd().as_raw_fd() as u32 };
+    bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
+fn bpf<Attributes>(command: libc::c_int, attributes: &mut Attributes) -> io::Result<libc::c_int> {
+    // SAFETY: the attributes are one of the `repr(C)` structs above, made for this command, and their size is passed along;
+    // the pointers inside point to values that outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<Attributes>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+}
