@@ -198,7 +198,7 @@ impl Default for Shard {
         Self {
             count: 0,
             pin: true,
-            max_connections: 1_000_000,
+            max_connections: 100_000,
             order_queue: 4_096,
             accepts_per_turn: 64,
             slice_sends: 256,

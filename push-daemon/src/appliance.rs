@@ -1,0 +1,391 @@
+//! Builds the parts of the edge, starts them in order, watches them, and stops them in order.
+//!
+//! Start: kernel plane (so that no port opens unguarded), shards, admin, trunk. Stop: no new clients, goodbyes
+//! spread over time, shards, trunk, admin. A shard that ends by itself takes the process down: an edge that
+//! serves a part of its clients is worse than one that is restarted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::thread::{CpuSet, sched_getaffinity};
+use sd_notify::NotifyState;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use wire::key::KeySecret;
+use wire::trunk::NodeAddress;
+
+use crate::admin::{self, ShardView, Sources};
+use crate::config::Config;
+use crate::kernel::{KernelError, KernelPlane};
+use crate::shard::order::{News, NewsDesk, Order};
+use crate::shard::{Running, ShardSettings, spawn};
+use crate::trunk::{self, Identity, Parts, TrunkStatus};
+
+/// Descriptors of a table that are not connections: standard streams, poll, listeners, and some to spare.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// How often the parts are looked after.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Beyond the drain, for goodbyes that linger.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Why the edge cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplianceError {
+    /// The kernel plane was asked for and cannot be had.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// `protected_ports` is empty and cannot be filled in.
+    #[error("kernel.protected_ports: name the ports, since listen leaves them to the kernel (port 0)")]
+    UnknownPorts,
+    /// A shard cannot start.
+    #[error("cannot start shard {id}: {error}")]
+    Shard {
+        /// Its number.
+        id: u16,
+        /// Why.
+        error: io::Error,
+    },
+    /// The admin address cannot be listened on.
+    #[error("cannot listen on {address} for operators: {error} (admin.listen)")]
+    Admin {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// A shard ended by itself.
+    #[error("shard {0} ended by itself; the edge stops rather than serve a part of its clients")]
+    ShardEnded(usize),
+    /// Something that every host has is not there.
+    #[error("cannot {what}: {error}")]
+    Host {
+        /// What was being done.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// The edge, running.
+pub struct Appliance {
+    shards: Vec<Running>,
+    sources: Arc<Sources>,
+    stop_trunk: oneshot::Sender<()>,
+    stop_admin: oneshot::Sender<()>,
+    draining: Arc<AtomicBool>,
+    drain_ms: u32,
+    admin_address: SocketAddr,
+}
+
+impl Appliance {
+    /// Builds and starts everything. Returns once clients can connect.
+    ///
+    /// # Errors
+    /// [`ApplianceError`] says which part and what to do; what was started is stopped again.
+    pub async fn start(config: &Config) -> Result<Self, ApplianceError> {
+        let started = Instant::now();
+        let kernel = bring_up_kernel(config)?;
+        let plan = Plan::of(config)?;
+        let secret = KeySecret::new(u128::from_ne_bytes(random()?));
+        let incarnation = u64::from_ne_bytes(random()?);
+        let (desk, news) = NewsDesk::new(config.trunk.news_queue);
+        let (shards, tcp, websocket) = start_shards(config, &plan, &desk)?;
+
+        let listener = admin::listen(config.admin.listen)
+            .await
+            .map_err(|error| ApplianceError::Admin { address: config.admin.listen, error })?;
+        let admin_address = listener.local_addr().unwrap_or(config.admin.listen);
+        let views = shards.iter().enumerate().map(|(id, shard)| ShardView::new(Arc::clone(&shard.counters), plan.cpu(id)));
+        let sources = Arc::new(Sources {
+            node: config.node.name.clone(),
+            tcp_port: tcp.first().map_or(0, SocketAddr::port),
+            ws_port: websocket.first().map_or(0, SocketAddr::port),
+            shards: views.collect(),
+            trunk: Arc::new(TrunkStatus::new(&config.trunk.lines)),
+            kernel: kernel.map(Mutex::new),
+            started,
+        });
+        let (stop_admin, admin_stops) = oneshot::channel();
+        tokio::spawn(admin::serve(listener, Arc::clone(&sources), admin_stops));
+
+        let identity = Identity {
+            name: config.node.name.clone(),
+            node: config.node.number,
+            incarnation,
+            secret,
+            address: node_address(config, &tcp, &websocket),
+            max_connections: u64::from(plan.capacity) * u64::from(plan.count),
+            handshake_timeout: Duration::from_millis(u64::from(config.limits.handshake_timeout_ms)),
+        };
+        let draining = Arc::new(AtomicBool::new(false));
+        let stop_trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining);
+        tracing::info!(
+            shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address, "ready for clients"
+        );
+        let drain_ms = config.limits.drain_ms;
+        Ok(Self { shards, sources, stop_trunk, stop_admin, draining, drain_ms, admin_address })
+    }
+
+    /// Where operators look.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Looks after the parts until `signal` fires.
+    ///
+    /// # Errors
+    /// A shard ended by itself.
+    pub async fn watch(&self, signal: impl Future<Output = ()>) -> Result<(), ApplianceError> {
+        let mut ticker = interval(WATCH_INTERVAL);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        tokio::pin!(signal);
+        loop {
+            tokio::select! {
+                () = &mut signal => return Ok(()),
+                _ = ticker.tick() => {
+                    self.sources.sample(last.elapsed());
+                    last = Instant::now();
+                    if let Some(ended) = self.shards.iter().position(|shard| shard.thread.is_finished()) {
+                        return Err(ApplianceError::ShardEnded(ended));
+                    }
+                    // The service manager restarts an edge of which a shard is stuck.
+                    if self.sources.shards_turn() {
+                        notify(NotifyState::Watchdog);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says goodbye to all clients, spread over the drain time, and ends every part.
+    pub async fn stop(self, at_once: impl Future<Output = ()>) {
+        self.draining.store(true, Relaxed);
+        tracing::info!(drain_ms = self.drain_ms, "drains");
+        self.order_all(|| Order::Drain { over_ms: self.drain_ms });
+        let patience = Duration::from_millis(u64::from(self.drain_ms)) + STOP_GRACE;
+        tokio::select! {
+            () = self.all_gone() => {}
+            () = tokio::time::sleep(patience) => {}
+            () = at_once => tracing::info!("stops at once"),
+        }
+        self.order_all(|| Order::Stop);
+        for (id, shard) in self.shards.into_iter().enumerate() {
+            match shard.thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(shard = id, %error, "shard failed"),
+                Err(_) => tracing::error!(shard = id, "shard panicked"),
+            }
+        }
+        // Tasks that have ended already need no telling.
+        let _ended = (self.stop_trunk.send(()), self.stop_admin.send(()));
+        tracing::info!("stopped");
+    }
+
+    async fn all_gone(&self) {
+        let mut ticker = interval(Duration::from_millis(20));
+        while self.shards.iter().any(|shard| shard.counters.connections.get() > 0) {
+            ticker.tick().await;
+        }
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        for shard in &self.shards {
+            let mut next = order();
+            while !shard.thread.is_finished() {
+                match shard.handle.queue(next) {
+                    Ok(()) => break,
+                    // The queue is bounded and its shard takes from it: there is room in a moment.
+                    Err(back) => {
+                        shard.handle.wake();
+                        std::thread::sleep(Duration::from_millis(1));
+                        next = back;
+                    }
+                }
+            }
+            shard.handle.wake();
+        }
+    }
+}
+
+/// Tells the service manager, if there is one.
+pub fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "cannot tell the service manager");
+    }
+}
+
+/// How many shards, how large, and on which CPUs.
+struct Plan {
+    count: u16,
+    capacity: u32,
+    cpus: Vec<usize>,
+}
+
+impl Plan {
+    fn of(config: &Config) -> Result<Self, ApplianceError> {
+        let descriptors = raise_descriptor_limit();
+        let per_table = descriptors.saturating_sub(RESERVED_DESCRIPTORS).clamp(1, u64::from(u32::MAX / 2)) as u32;
+        let cpus = cpus()?;
+        let wanted = config.shard.max_connections;
+        let count = match config.shard.count {
+            0 => wanted.div_ceil(per_table).max(cpus.len() as u32).min(u32::from(u16::MAX)) as u16,
+            count => count,
+        };
+        let capacity = wanted.div_ceil(u32::from(count)).min(per_table);
+        if u64::from(capacity) * u64::from(count) < u64::from(wanted) {
+            tracing::warn!(
+                wanted, capacity, shards = count, descriptors,
+                "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
+            );
+        }
+        Ok(Self { count, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
+    }
+
+    fn cpu(&self, id: usize) -> Option<usize> {
+        (!self.cpus.is_empty()).then(|| self.cpus[id % self.cpus.len()])
+    }
+}
+
+fn cpus() -> Result<Vec<usize>, ApplianceError> {
+    let set = sched_getaffinity(None)
+        .map_err(|error| ApplianceError::Host { what: "read which CPUs this process may use", error: error.into() })?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Raises the soft limit on descriptors to the hard one, and gives it.
+fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit on descriptors to its maximum");
+            limit.current.unwrap_or(u64::MAX)
+        }
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ApplianceError> {
+    let mut bytes = [0; N];
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|error| ApplianceError::Host { what: "get random bytes from the kernel", error: error.into() })?;
+    Ok(bytes)
+}
+
+fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceError> {
+    let Some(kernel) = &config.kernel else {
+        tracing::info!("no [kernel] in the settings: runs without the XDP filter");
+        return Ok(None);
+    };
+    let mut kernel = kernel.clone();
+    if kernel.protected_ports.is_empty() {
+        let addresses = config.listen.tcp.iter().chain(&config.listen.websocket);
+        kernel.protected_ports = addresses.map(SocketAddr::port).collect();
+        kernel.protected_ports.sort_unstable();
+        kernel.protected_ports.dedup();
+        if kernel.protected_ports.contains(&0) {
+            return Err(ApplianceError::UnknownPorts);
+        }
+    }
+    let plane = KernelPlane::bring_up(&kernel)?;
+    tracing::info!(
+        interface = kernel.interface, mode = %kernel.mode, ports = ?kernel.protected_ports, arrival = ?plane.arrival(),
+        pins = %plane.pin_dir().display(), "the filter is in force"
+    );
+    Ok(Some(plane))
+}
+
+type Started = (Vec<Running>, Vec<SocketAddr>, Vec<SocketAddr>);
+
+/// Starts shards one after another: the first finds out which ports the kernel gives for port 0.
+fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started, ApplianceError> {
+    let mut shards: Vec<Running> = Vec::with_capacity(usize::from(plan.count));
+    let (mut tcp, mut websocket) = (config.listen.tcp.clone(), config.listen.websocket.clone());
+    for id in 0..plan.count {
+        let settings = ShardSettings {
+            id,
+            node: config.node.number,
+            cpu: plan.cpu(usize::from(id)),
+            capacity: plan.capacity,
+            tcp,
+            websocket,
+            backlog: config.listen.backlog,
+            accepts_per_turn: config.shard.accepts_per_turn,
+            slice_sends: config.shard.slice_sends,
+            turn_sends: config.shard.turn_sends,
+            order_queue: config.shard.order_queue,
+            backlog_bytes: config.shard.backlog_bytes,
+            block_bytes: config.shard.block_bytes,
+            bilibili_room_type: config.bilibili.room_type.as_str().into(),
+            limits: config.limits,
+        };
+        match spawn(settings, desk.clone()) {
+            Ok((running, start)) => {
+                shards.push(running);
+                (tcp, websocket) = start;
+            }
+            Err(error) => {
+                for shard in shards {
+                    // The queue of a shard that has just begun is empty.
+                    let _queued = shard.handle.queue(Order::Stop);
+                    shard.handle.wake();
+                }
+                return Err(ApplianceError::Shard { id, error });
+            }
+        }
+    }
+    Ok((shards, tcp, websocket))
+}
+
+fn start_trunk(
+    config: &Config,
+    identity: Identity,
+    shards: &[Running],
+    desk: NewsDesk,
+    news: mpsc::Receiver<News>,
+    sources: &Sources,
+    draining: &Arc<AtomicBool>,
+) -> oneshot::Sender<()> {
+    let (stop, stops) = oneshot::channel();
+    let parts = Parts {
+        identity,
+        settings: config.trunk.clone(),
+        shards: shards.iter().map(|shard| shard.handle.clone()).collect(),
+        counters: shards.iter().map(|shard| Arc::clone(&shard.counters)).collect(),
+        desk,
+        news,
+        status: Arc::clone(&sources.trunk),
+        draining: Arc::clone(draining),
+    };
+    tokio::spawn(trunk::run(parts, stops));
+    stop
+}
+
+fn node_address(config: &Config, tcp: &[SocketAddr], websocket: &[SocketAddr]) -> NodeAddress {
+    let mut addresses = config.node.addresses.clone();
+    if addresses.is_empty() {
+        addresses = tcp.iter().chain(websocket).map(|address| address.ip().to_string()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    NodeAddress {
+        hostname: config.node.hostname.clone(),
+        addresses,
+        tcp_port: u32::from(tcp.first().map_or(0, SocketAddr::port)),
+        ws_port: u32::from(websocket.first().map_or(0, SocketAddr::port)),
+        wss_port: 0,
+        region: config.node.region.clone(),
+        zone: config.node.zone.clone(),
+        weight: config.node.weight,
+    }
+}
