@@ -70,7 +70,7 @@ function parseObject(raw) {
 /** One line of at most `limit` characters, without the controls that could reorder the text around it. */
 function clip(text, limit) {
   const line = text
-    .slice(0, limit * 2)
+    .slice(0, limit * 2 + 2)
     .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ")
     .replace(/[\u202a-\u202e\u2066-\u2069]/g, "")
     .trim();
