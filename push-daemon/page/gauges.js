@@ -5,7 +5,7 @@
 //
 // It does not: compute rates or format numbers (`stats`), or know the room.
 
-import { HISTORY, Rates, Series, compact, compactBytes, duration, readStats } from "./stats.js";
+import { Rates, Series, compact, compactBytes, duration, readStats } from "./stats.js";
 
 const POLL_MS = 1000;
 const ANSWER_MS = 4000;
@@ -23,7 +23,8 @@ export class Gauges {
   constructor(onStats) {
     this.#onStats = onStats;
     for (const figure of document.querySelectorAll("[data-figure]")) {
-      this.#sparks.set(figure.dataset.figure, new Sparkline(figure.querySelector(".spark")));
+      const name = figure.dataset.figure;
+      this.#sparks.set(name, new Sparkline(figure.querySelector(".spark"), name === "bytes" ? compactBytes : compact));
     }
   }
 
@@ -51,7 +52,9 @@ export class Gauges {
   #drawSilence(error) {
     byId("gauges").dataset.stale = "true";
     const since = this.#answeredAt === null ? null : (performance.now() - this.#answeredAt) / 1000;
-    const what = error.name === "TimeoutError" ? "no answer from /stats" : error.message;
+    // fetch's own words for a refused connection differ from browser to browser.
+    const unreachable = error instanceof TypeError || error.name === "TimeoutError";
+    const what = unreachable ? "no answer from /stats" : error.message;
     write("gauges-note", since === null ? what : `${what}, last reading ${duration(since)} ago`);
     for (const spark of this.#sparks.values()) {
       spark.push(null);
@@ -66,7 +69,7 @@ export class Gauges {
       now,
     );
     byId("gauges").dataset.stale = "false";
-    write("gauges-note", `live, the last ${HISTORY / 60} minutes`);
+    write("gauges-note", "once a second");
     write("node", [stats.node, stats.version && `v${stats.version}`, `up ${duration(stats.uptimeS)}`].filter(Boolean).join(" · "));
 
     number("connections", stats.connections, compact);
@@ -89,7 +92,7 @@ export class Gauges {
 
     this.#drawShards(stats, now);
     drawTrunk(stats);
-    write("closed-sub", `${compact(stats.closed)} of ${compact(stats.accepted)} accepted`);
+    write("closed-note", `${compact(stats.closed)} closed of ${compact(stats.accepted)} accepted`);
     drawReasons(byId("closed"), stats.closedByReason, "nobody has left yet");
     drawKernel(stats.kernel);
   }
@@ -119,9 +122,11 @@ export class Gauges {
 }
 
 function drawTrunk({ lines, gaps, duplicates, replays }) {
-  write("trunk-sub", `${plural(gaps, "gap")} · ${plural(replays, "replay")} · ${plural(duplicates, "duplicate")}`);
+  const up = lines.filter((line) => line.state === "up").length;
+  write("trunk-sub", lines.length === 0 ? "" : `${up} of ${plural(lines.length, "line")} up`);
+  write("trunk-note", `${plural(gaps, "gap")} · ${plural(replays, "replay")} · ${plural(duplicates, "duplicate")}`);
   rows(byId("lines"), lines, buildLine, (element, line) => {
-    element.dataset.state = line.state === "up" ? "up" : "down";
+    element.dataset.state = line.state;
     part(element, "id", `line ${line.name}`);
     part(element, "address", line.address);
     part(element, "state", line.state);
@@ -135,8 +140,8 @@ function drawKernel(kernel) {
     drawReasons(byId("kernel-drops"), [], "");
     return;
   }
-  write("kernel-sub", `${kernel.interface} · ${kernel.mode} mode`);
-  write("kernel-note", `${compact(kernel.passed)} packets passed, ${compact(kernel.dropped)} dropped`);
+  write("kernel-sub", kernel.interface);
+  write("kernel-note", `${kernel.mode} mode: ${compact(kernel.passed)} packets passed, ${compact(kernel.dropped)} dropped`);
   drawReasons(byId("kernel-drops"), kernel.droppedByReason, "no drops yet");
 }
 
@@ -149,31 +154,43 @@ function drawReasons(list, reasons, nothing) {
   }, nothing);
 }
 
+/** Seconds a sparkline spans at first; it widens with the history up to two minutes. */
+const FIRST_SPAN = 30;
+
+/** Where nought and the peak are drawn, in hundredths of the height from the top. */
+const FLOOR = 90;
+const CEILING = 10;
+
 /** One line of the last two minutes, the newest at the right edge, as inline SVG. */
 class Sparkline {
   #series = new Series();
+  #format;
+  #svg;
   #line;
   #area;
   #dot;
   #peak;
 
-  constructor(host) {
-    const svg = svgElement("svg", { viewBox: `0 0 ${HISTORY - 1} 100`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  constructor(host, format) {
+    this.#format = format;
+    this.#svg = svgElement("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
     this.#area = svgElement("path", { class: "area" });
     this.#line = svgElement("path", { class: "line" });
-    svg.append(this.#area, this.#line);
+    this.#svg.append(this.#area, this.#line);
     this.#dot = document.createElement("i");
     this.#peak = document.createElement("span");
     this.#peak.className = "peak";
-    host.append(svg, this.#dot, this.#peak);
+    host.append(this.#svg, this.#dot);
+    host.parentElement.append(this.#peak);
   }
 
   push(value) {
     this.#series.push(value);
     const values = this.#series.values;
     const most = Math.max(0, ...values.filter((each) => each !== null));
-    const first = HISTORY - values.length;
-    const y = (each) => (most === 0 ? 96 : 96 - (each / most) * 88);
+    const span = Math.max(values.length, FIRST_SPAN);
+    const first = span - values.length;
+    const y = (each) => (most === 0 ? FLOOR : FLOOR - (each / most) * (FLOOR - CEILING));
     let line = "";
     let area = "";
     let runStart = null;
@@ -189,12 +206,13 @@ class Sparkline {
       area += runStart === null ? `M${x} 100L${point}` : `L${point}`;
       runStart ??= x;
     });
-    area += closeRun(runStart, HISTORY - 1);
+    area += closeRun(runStart, span - 1);
+    this.#svg.setAttribute("viewBox", `0 0 ${span - 1} 100`);
     this.#line.setAttribute("d", line);
     this.#area.setAttribute("d", area);
     this.#dot.hidden = value === null;
-    this.#dot.style.top = `${value === null ? 96 : y(value)}%`;
-    this.#peak.textContent = most > 0 ? `peak ${compact(most)}` : "";
+    this.#dot.style.top = `${value === null ? FLOOR : y(value)}%`;
+    this.#peak.textContent = most > 0 ? `peak ${this.#format(most)}` : "";
   }
 }
 

@@ -10,6 +10,9 @@
 const MAX_ENTRIES = 300;
 const FLUSH_MS = 100;
 
+/** After a flush the log rests this many times as long as it took: at most a fifth of a slow machine is ours. */
+const REST_FACTOR = 4;
+
 /** Above this many entries a second the log stops speaking to screen readers, who could not follow it. */
 const SPOKEN_PER_S = 4;
 
@@ -25,7 +28,7 @@ export class Log {
   #pending = [];
   #passed = 0;
   #flushAt = null;
-  #lastFlush = 0;
+  #nextFlush = 0;
   #following = true;
   #recent = 0;
 
@@ -65,14 +68,16 @@ export class Log {
     }
     if (this.#flushAt === null) {
       // A timer, not an animation frame: a hidden tab has none, and the log must not lag behind.
-      const wait = Math.max(0, this.#lastFlush + FLUSH_MS - performance.now());
+      const wait = Math.max(0, this.#nextFlush - performance.now());
       this.#flushAt = setTimeout(() => this.#flush(), wait);
     }
   }
 
   #flush() {
     this.#flushAt = null;
-    this.#lastFlush = performance.now();
+    // Where the reader is now, not where the last scroll event said: it may still be on its way.
+    this.#noteScroll();
+    const started = performance.now();
     const entries = this.#pending.splice(0);
     const fragment = document.createDocumentFragment();
     if (this.#passed > 0) {
@@ -91,6 +96,8 @@ export class Log {
     } else {
       this.#newer.hidden = false;
     }
+    const ended = performance.now();
+    this.#nextFlush = ended + Math.max(FLUSH_MS, REST_FACTOR * (ended - started));
   }
 
   #noteScroll() {
@@ -118,7 +125,7 @@ export class Log {
 
 function buildEntry(entry) {
   const { kind, operation, user, text, own, hue, tripText } = entry.message;
-  const element = document.createElement("li");
+  const element = document.createElement("div");
   element.className = `entry ${kind}${own ? " own" : ""}${entry.aloft ? " aloft" : ""}`;
   element.dataset.testid = "entry";
   element.dataset.operation = operation;
@@ -136,7 +143,7 @@ function buildEntry(entry) {
   when.dateTime = at.toISOString();
   when.textContent = clock.format(at);
 
-  element.append(when, who);
+  element.append(when, " ", who);
   if (KIND_LABEL[kind]) {
     const label = document.createElement("span");
     label.className = "kind";
@@ -155,7 +162,7 @@ function buildEntry(entry) {
 }
 
 function buildDivider(text) {
-  const element = document.createElement("li");
+  const element = document.createElement("div");
   element.className = "divider";
   element.textContent = text;
   return element;

@@ -27,8 +27,9 @@ export class Stage {
   #skippedBadge;
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #lanes = new Lanes(0, SPEED_PX_PER_S);
-  #laneHeight = 40;
+  #laneHeight = 0;
   #width = 0;
+  #height = 0;
   /** `{message, since, landed}`, oldest first; at most MAX_WAITING. */
   #waiting = [];
   #timer = null;
@@ -73,18 +74,20 @@ export class Stage {
 
   #fit() {
     const width = this.#sky.clientWidth;
-    const laneHeight = parseFloat(getComputedStyle(this.#sky).getPropertyValue("--lane")) || 40;
-    const count = Math.max(1, Math.floor(this.#sky.clientHeight / laneHeight));
-    if (width !== this.#width || count !== this.#lanes.count || laneHeight !== this.#laneHeight) {
+    const height = this.#sky.clientHeight;
+    if (width !== this.#width || height !== this.#height) {
       this.#width = width;
-      this.#laneHeight = laneHeight;
+      this.#height = height;
       // Those in flight started from the old edge; the no-overlap rule would not hold for them.
       this.clear();
     }
   }
 
   #layOut() {
-    const count = Math.max(1, Math.floor(this.#sky.clientHeight / this.#laneHeight));
+    const least = parseFloat(getComputedStyle(this.#sky).getPropertyValue("--lane-min")) || 40;
+    const count = Math.max(1, Math.floor(this.#height / least));
+    this.#laneHeight = this.#height / count;
+    this.#sky.style.setProperty("--lane", `${this.#laneHeight}px`);
     this.#lanes = new Lanes(count, SPEED_PX_PER_S);
   }
 

@@ -15,7 +15,7 @@ const list = (value) => (Array.isArray(value) ? value.filter((item) => item !== 
 /** Known fields only, each a number, a string, or null where the answer has none. Throws unless `json` is an object. */
 export function readStats(json) {
   if (json === null || typeof json !== "object" || Array.isArray(json)) {
-    throw new TypeError("/stats did not answer with a JSON object");
+    throw new RangeError("/stats did not answer with a JSON object");
   }
   const trunk = json.trunk ?? {};
   return {
