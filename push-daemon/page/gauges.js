@@ -10,6 +10,12 @@ import { Rates, Series, compact, compactBytes, duration, readStats } from "./sta
 const POLL_MS = 1000;
 const ANSWER_MS = 4000;
 
+/** Up to this many shards share a row with the other panels. */
+const SHARDS_BESIDE = 6;
+
+/** How a sparkline's peak reads, where it is not a plain number. */
+const PEAK_FORMAT = { bytes: compactBytes, drops: (value) => `${compact(value)}/s` };
+
 const byId = (id) => document.getElementById(id);
 
 export class Gauges {
@@ -24,7 +30,7 @@ export class Gauges {
     this.#onStats = onStats;
     for (const figure of document.querySelectorAll("[data-figure]")) {
       const name = figure.dataset.figure;
-      this.#sparks.set(name, new Sparkline(figure.querySelector(".spark"), name === "bytes" ? compactBytes : compact));
+      this.#sparks.set(name, new Sparkline(figure.querySelector(".spark"), PEAK_FORMAT[name] ?? compact));
     }
   }
 
@@ -99,6 +105,7 @@ export class Gauges {
 
   #drawShards({ shards, uptimeS }, now) {
     write("shards-sub", shards.length === 0 ? "none reported" : `${shards.length}, by time busy`);
+    byId("shards").parentElement.dataset.many = String(shards.length > SHARDS_BESIDE);
     rows(byId("shards"), shards, buildShard, (element, shard) => {
       const rates = this.#shardRates.get(shard.id) ?? new Rates();
       this.#shardRates.set(shard.id, rates);

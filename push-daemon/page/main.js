@@ -20,8 +20,9 @@ import { recall, recallMid, recallRooms, remember, rememberRoom } from "./settin
 import { Stage } from "./stage.js";
 
 const DEFAULT_WS_PORT = 3102;
+const FIRST_READING_MS = 1500;
 const OFFERED_ROOMS = ["live://1000", "live://2000", "live://3000"];
-/** Rooms that get a button; the rest are in the field's list. */
+/** Remembered rooms that get a button; the one we are in always has one. */
 const ROOM_CHIPS = 5;
 
 const byId = (id) => document.getElementById(id);
@@ -61,11 +62,15 @@ const room = new Room(
     answered: (sequence, refusal) => outbox.answered(sequence, refusal),
     lost: () => outbox.lost(),
     moved(to) {
+      rememberRoom(to);
       stage.clear();
       log.divide(`you are in ${to}`);
       speak(`You are in ${to}`);
     },
-    moveFailed: (reason) => sayTrip(`Still in ${shown.room}: ${reason}`, "bad"),
+    moveFailed(reason) {
+      byId("room").value = shown.room;
+      sayTrip(`Still in ${shown.room}: ${reason}`, "bad");
+    },
     malformed: showMalformed,
   },
   recallMid(),
@@ -102,8 +107,8 @@ addEventListener("pagehide", () => room.leave());
 addEventListener("pageshow", (event) => event.persisted && room.enter());
 setInterval(() => shown.phase === "waiting" && showState(shown), 250);
 
-// The first reading names the WebSocket port. Without one we try the usual port.
-await gauges.start();
+// The first reading names the WebSocket port. Without one we soon try the usual port.
+await Promise.race([gauges.start(), new Promise((resolve) => setTimeout(resolve, FIRST_READING_MS))]);
 room.enter();
 
 function socketAddress() {
@@ -168,7 +173,7 @@ function showState(state) {
     waiting: `reconnecting in ${Math.max(0, Math.ceil(((retryAt ?? 0) - performance.now()) / 1000))} s`,
     closed: "closed",
   }[phase];
-  byId("link").dataset.phase = phase;
+  document.body.dataset.phase = phase;
   setText("state", text);
   setText("link-button", { joined: "Leave", connecting: "Stop", waiting: "Retry now", refused: "Try again", closed: "Join" }[phase]);
   setText("reason", phase === "refused" ? `The edge refused us: ${reason}` : reason);
@@ -182,6 +187,7 @@ function showState(state) {
     }
     if (phase === "joined") {
       log.divide(`you are in ${state.room}`);
+      rememberRoom(state.room);
     }
   }
   if (before.room !== state.room) {
@@ -192,12 +198,13 @@ function showState(state) {
 function showRoom(id) {
   setText("where", id);
   byId("room").value = id;
+  byId("room").removeAttribute("aria-invalid");
   publish.setRoom(id);
   document.title = `${splitRoom(id)[1]} · push-daemon`;
-  rememberRoom(id);
-  const rooms = recallRooms(OFFERED_ROOMS);
-  byId("room-list").replaceChildren(...rooms.map((each) => Object.assign(document.createElement("option"), { value: each })));
-  byId("room-chips").replaceChildren(...rooms.slice(0, ROOM_CHIPS).map((each) => roomChip(each, id)));
+  const known = recallRooms(OFFERED_ROOMS);
+  const near = [...new Set([...known.slice(0, ROOM_CHIPS), id])];
+  byId("room-list").replaceChildren(...known.map((each) => Object.assign(document.createElement("option"), { value: each })));
+  byId("room-chips").replaceChildren(...near.map((each) => roomChip(each, id)));
 }
 
 function roomChip(each, current) {
