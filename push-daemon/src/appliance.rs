@@ -103,7 +103,8 @@ impl Appliance {
             .await
             .map_err(|error| ApplianceError::Admin { address: config.admin.listen, error })?;
         let admin_address = listener.local_addr().unwrap_or(config.admin.listen);
-        let views = shards.iter().enumerate().map(|(id, shard)| ShardView::new(Arc::clone(&shard.counters), plan.cpu(id)));
+        let views =
+            shards.iter().enumerate().map(|(id, shard)| ShardView::new(Arc::clone(&shard.counters), plan.cpu(id)));
         let sources = Arc::new(Sources {
             node: config.node.name.clone(),
             tcp_port: tcp.first().map_or(0, SocketAddr::port),
@@ -244,7 +245,10 @@ impl Plan {
         let capacity = wanted.div_ceil(u32::from(count)).min(per_table);
         if u64::from(capacity) * u64::from(count) < u64::from(wanted) {
             tracing::warn!(
-                wanted, capacity, shards = count, descriptors,
+                wanted,
+                capacity,
+                shards = count,
+                descriptors,
                 "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
             );
         }

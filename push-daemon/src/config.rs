@@ -11,8 +11,6 @@ use settings::SettingsError;
 
 use crate::kernel::KernelConfig;
 
-
-
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -280,9 +278,14 @@ impl Config {
             ("shard.block_bytes", (1024..=4 << 20).contains(&self.shard.block_bytes), "must be 1024 to 4194304"),
             (
                 "limits",
-                [limits.handshake_timeout_ms, limits.heartbeat_timeout_ms, limits.packet_timeout_ms, limits.debt_age_ms]
-                    .iter()
-                    .all(|ms| (100..=MAX_TIMEOUT_MS).contains(ms)),
+                [
+                    limits.handshake_timeout_ms,
+                    limits.heartbeat_timeout_ms,
+                    limits.packet_timeout_ms,
+                    limits.debt_age_ms,
+                ]
+                .iter()
+                .all(|ms| (100..=MAX_TIMEOUT_MS).contains(ms)),
                 "each time-out must be 100 ms to 7 days",
             ),
             ("limits.debt_bytes", limits.debt_bytes >= 4096, "must be at least 4096"),

@@ -15,7 +15,10 @@ const WORKER_THREADS: usize = 2;
 
 /// The edge of the push appliance: holds client connections and pushes to them.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  push-daemon\n  push-daemon --config /etc/push-appliance/push-daemon.toml\n  push-daemon --config push-daemon.toml --check")]
+#[command(
+    version,
+    after_help = "Examples:\n  push-daemon\n  push-daemon --config /etc/push-appliance/push-daemon.toml\n  push-daemon --config push-daemon.toml --check"
+)]
 struct Arguments {
     /// Settings in TOML; without it the edge meets a logic tier on loopback, without a kernel plane.
     #[arg(long, value_name = "FILE")]
@@ -44,8 +47,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         println!("push-daemon: the settings are valid");
         return Ok(());
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

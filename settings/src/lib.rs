@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 /// How much of a key may differ for it to be taken as a misspelling: 0 nothing alike, 1 the same.
-const LIKENESS: f64 = 0.6;
+const LIKENESS: f64 = 0.5;
 
 /// Why a file of settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ fn explain(message: &str) -> String {
     let valid: Vec<&str> = quoted.collect();
     let nearest = valid
         .iter()
-        .map(|key| (strsim::jaro_winkler(unknown, key), key))
+        .map(|key| (strsim::normalized_damerau_levenshtein(unknown, key), key))
         .filter(|(likeness, _)| *likeness >= LIKENESS)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {

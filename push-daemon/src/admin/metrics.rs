@@ -84,7 +84,8 @@ impl Collector for Figures {
                 gauge(&mut family, &[("shard", &id.to_string())], figure(&shard.counters).get())?;
             }
         }
-        let mut closed = encoder.encode_descriptor("closed", "Connections closed, by reason", None, MetricType::Counter)?;
+        let mut closed =
+            encoder.encode_descriptor("closed", "Connections closed, by reason", None, MetricType::Counter)?;
         for reason in CloseReason::ALL {
             let count = sources.shards.iter().map(|shard| shard.counters.closed(*reason).get()).sum();
             counter(&mut closed, &[("reason", reason.name())], count)?;
@@ -93,7 +94,8 @@ impl Collector for Figures {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(figure(&sources.trunk).load(Relaxed)).encode(family)?;
         }
-        let mut lines = encoder.encode_descriptor("trunk_line_up", "1 while the line is up", None, MetricType::Gauge)?;
+        let mut lines =
+            encoder.encode_descriptor("trunk_line_up", "1 while the line is up", None, MetricType::Gauge)?;
         for line in &sources.trunk.lines {
             gauge(&mut lines, &[("line", &line.name)], u64::from(line.up.load(Relaxed)))?;
         }

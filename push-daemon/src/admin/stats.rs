@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use abi::Verdict;
+use abi::verdict::Verdict;
 use serde::Serialize;
 
 use super::Sources;

@@ -52,7 +52,6 @@ impl Debt {
         self.queue.front().map(|owed| owed.since)
     }
 
-
     fn push(&mut self, owed: Owed) {
         self.bytes += owed.bytes.len();
         if !owed.control {

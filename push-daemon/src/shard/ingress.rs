@@ -225,7 +225,8 @@ impl Shard {
 
     fn read_frame(&mut self, slot: u32, bytes: &mut [u8]) -> Result<(usize, Flow), CloseReason> {
         let index = self.connections[slot].input;
-        let mut fragments = self.inputs.get_mut(index).map(|input| std::mem::take(&mut input.fragments)).unwrap_or_default();
+        let mut fragments =
+            self.inputs.get_mut(index).map(|input| std::mem::take(&mut input.fragments)).unwrap_or_default();
         let Some((event, consumed)) = wire::websocket::next(bytes, &mut fragments, &MESSAGE_LIMITS)? else {
             self.keep_fragments(slot, fragments);
             return Ok((0, Flow::Next));

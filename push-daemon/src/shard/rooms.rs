@@ -185,13 +185,8 @@ impl Rooms {
     }
 
     fn create(&mut self, name: &str) -> u32 {
-        let room = Room {
-            name: name.into(),
-            members: Vec::new(),
-            bilibili_members: 0,
-            online_everywhere: 0,
-            activity: NONE,
-        };
+        let room =
+            Room { name: name.into(), members: Vec::new(), bilibili_members: 0, online_everywhere: 0, activity: NONE };
         let index = match self.free.pop() {
             Some(index) => {
                 self.rooms[index as usize] = room;

@@ -96,7 +96,12 @@ enum LineError {
 }
 
 /// Keeps a line to `address` open until the hub is gone. Everything it has to say goes to `events`, by `index`.
-pub(crate) async fn run(index: usize, address: String, reconnect_max: Duration, events: mpsc::Sender<(usize, LineEvent)>) {
+pub(crate) async fn run(
+    index: usize,
+    address: String,
+    reconnect_max: Duration,
+    events: mpsc::Sender<(usize, LineEvent)>,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut welcomed = false;
@@ -149,9 +154,8 @@ async fn open_and_serve(
 
 /// Connects, says hello and waits for the welcome.
 async fn open(address: &str, hello: Hello) -> Result<(Welcome, Reader, OwnedWriteHalf), LineError> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| LineError::Connect { address: address.to_owned(), error })?;
+    let stream =
+        TcpStream::connect(address).await.map_err(|error| LineError::Connect { address: address.to_owned(), error })?;
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     writer.write_all(&encode(&EdgeFrame { body: Some(edge_frame::Body::Hello(hello)) })).await?;

@@ -4,9 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 use wire::trunk::session_event::Event;
-use wire::trunk::{
-    AuthRequest, ChatUp, EdgeReport, Joined, Left, Moved, SessionBatch, SessionEvent, edge_frame,
-};
+use wire::trunk::{AuthRequest, ChatUp, EdgeReport, Joined, Left, Moved, SessionBatch, SessionEvent, edge_frame};
 
 use super::Hub;
 use super::status::count;
@@ -60,8 +58,13 @@ impl Hub {
                 News::Joined { place, mid, key, room, address } => {
                     let place = place.to_key(&self.identity.secret);
                     let key = key.map_or_else(|| place.clone(), Into::into);
-                    let joined =
-                        Joined { mid, key, room: room.map(Into::into).unwrap_or_default(), address, platform: String::new() };
+                    let joined = Joined {
+                        mid,
+                        key,
+                        room: room.map(Into::into).unwrap_or_default(),
+                        address,
+                        platform: String::new(),
+                    };
                     events.push(SessionEvent { place, event: Some(Event::Joined(joined)) });
                 }
                 News::Moved { place, room } => {
