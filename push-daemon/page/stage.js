@@ -34,6 +34,7 @@ export class Stage {
   #waiting = [];
   #timer = null;
   #skipped = 0;
+  #skippedDrawn = 0;
   #skippedTimer = null;
 
   constructor({ sky, quiet, skipped }) {
@@ -54,8 +55,8 @@ export class Stage {
       return;
     }
     if (this.#waiting.length >= MAX_WAITING) {
-      this.#skip(landed);
-      return;
+      // The oldest goes: in a flood the stage shows what is said now.
+      this.#skip(this.#waiting.shift().landed);
     }
     this.#waiting.push({ message, since: performance.now(), landed });
     this.#schedule(0);
@@ -107,6 +108,7 @@ export class Stage {
       const { message, landed } = this.#waiting.shift();
       this.#start(message, landed, now);
     }
+    this.#drawSkipped();
     if (this.#waiting.length > 0) {
       this.#schedule(80);
     }
@@ -124,7 +126,10 @@ export class Stage {
       ? { opacity: [0, 1, 1, 0], offset: [0, 0.06, 0.9, 1] }
       : { transform: ["translateX(0)", `translateX(${-(this.#width + element.offsetWidth)}px)`] };
     element.classList.toggle("still", still);
-    element.animate(frames, { duration: durationMs, easing: "linear", fill: "both" }).onfinish = () => {
+    const animation = element.animate(frames, { duration: durationMs, easing: "linear", fill: "both" });
+    // Left alone it starts with the next frame, late on a busy machine, and the lane's sums would be wrong.
+    animation.startTime = now;
+    animation.onfinish = () => {
       element.remove();
       landed();
     };
@@ -133,12 +138,20 @@ export class Stage {
   #skip(landed) {
     landed();
     this.#skipped += 1;
-    this.#skippedBadge.textContent = `+${this.#skipped} only in the log`;
+  }
+
+  #drawSkipped() {
+    if (this.#skipped === this.#skippedDrawn) {
+      return;
+    }
+    this.#skippedDrawn = this.#skipped;
+    this.#skippedBadge.textContent = `+${this.#skipped.toLocaleString("en")} only in the log`;
     this.#skippedBadge.hidden = false;
     clearTimeout(this.#skippedTimer);
     this.#skippedTimer = setTimeout(() => {
       this.#skippedBadge.hidden = true;
       this.#skipped = 0;
+      this.#skippedDrawn = 0;
     }, SKIPPED_SHOWN_MS);
   }
 }
