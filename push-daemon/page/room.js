@@ -23,8 +23,8 @@ const BACKOFF = { baseMs: 1_000, factor: 1.6, jitter: 0.25, maxMs: 30_000 };
 /** A stay this long was a good one: the next loss starts again from the shortest delay. */
 const SETTLED_MS = 10_000;
 
-/** goim's "server error": the one refusal that time may heal. */
-const CODE_SERVER_ERROR = -500;
+/** Refusals that time may heal: goim's "server error", and an edge that is full, going down or without a tier. */
+const CODES_THAT_PASS = new Set([-500, -503]);
 
 /** Sends whose reply is still due. Full means the server is behind, and send() says so. */
 const MAX_UNANSWERED = 64;
@@ -205,7 +205,7 @@ export class Room {
   }
 
   #refusedOrLater({ code, message }) {
-    if (code === CODE_SERVER_ERROR) {
+    if (CODES_THAT_PASS.has(code)) {
       this.#retryLater(message);
     } else {
       this.#drop();

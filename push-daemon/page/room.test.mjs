@@ -115,7 +115,7 @@ test("a server error at auth is retried", () => {
   const s = stage();
   s.room.enter();
   s.socket().onopen({});
-  s.reply(Operation.AUTH_REPLY, '{"code":-500,"message":"no trunk line"}');
+  s.reply(Operation.AUTH_REPLY, '{"code":-503,"message":"no trunk line"}');
   assert.equal(s.state().phase, "waiting");
   assert.match(s.state().reason, /no trunk line/);
 });
