@@ -1,3 +1,4 @@
 //! The edge.
 
 pub mod kernel;
+pub mod pushctl;

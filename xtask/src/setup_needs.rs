@@ -67,7 +67,7 @@ pub(crate) const NEEDS: [Need; 8] = [
         what_for: "the test that opens the live page in a real browser",
         purpose: Purpose::Test,
         is_there: || find_program("chromium").is_some() && find_program("chromedriver").is_some(),
-        way: Way::Apt(&["chromium", "chromium-driver"]),
+        way: Way::Apt(&["chromium", "chromium-driver", "fonts-dejavu-core"]),
     },
     Need {
         name: "node",
