@@ -6,13 +6,14 @@
 //!
 //! Layout: [`appliance`] builds the parts, starts and stops them · [`config`] the settings · [`block`] memory that
 //! many connections are sent from · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what
-//! operators see
+//! operators see · [`pushctl`] the network engineer's CLI
 
 pub mod admin;
 pub mod appliance;
 pub mod block;
 pub mod config;
 pub mod kernel;
+pub mod pushctl;
 pub mod shard;
 mod sys;
 pub mod trunk;

@@ -1,2 +1,42 @@
-//! Placeholder.
-fn main() {}
+//! What a newcomer types: `cargo xtask VERB`.
+//!
+//! One verb, one file. This file only lists them. It does not build or run anything itself.
+
+mod ebpf;
+mod ebpf_toolchain;
+mod setup;
+mod setup_needs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, runs and tests the push appliance.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing on this machine, and nothing else
+    Setup(setup::Arguments),
+    /// Compile the kernel's programs to target/bpf/push-appliance.bpf.o
+    BuildEbpf(ebpf::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Setup(arguments) => setup::run(&arguments),
+        Verb::BuildEbpf(arguments) => ebpf::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
