@@ -196,7 +196,7 @@ impl<'a> Iterator for Packets<'a> {
     }
 }
 
-/// Reads the body of a subscribe or unsubscribe packet: decimals separated by commas (goim: `pkg/strings`, which
+/// Reads the body of a subscribe or unsubscribe packet: decimals separated by commas (goim: `pkg/strings/ints.go`, which
 /// `internal/comet/operation.go` reads them with).
 ///
 /// Blanks around a number and empty parts are let through, which goim does not: neither can mean anything else.
