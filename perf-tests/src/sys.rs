@@ -1,7 +1,7 @@
 //! The system calls that no crate of ours offers safely.
 //!
 //! Each function says what its caller has to keep; nothing here decides anything.
-#![allow(unsafe_code)] // The one place of this crate that may: few calls, each behind a safe signature.
+#![allow(unsafe_code)] // The one place of this crate that may: three calls, each behind a safe signature.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,6 +9,20 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::UnshareFlags;
+
+/// Gives the calling thread a private copy of the process's descriptor table, so that its descriptors count against
+/// `RLIMIT_NOFILE` alone.
+///
+/// A descriptor opened afterwards means nothing in any other thread: it has to be closed where it was opened.
+///
+/// # Errors
+/// What `unshare` says; the kernel needs memory for the copy and nothing else.
+pub(crate) fn unshare_descriptor_table() -> io::Result<()> {
+    // SAFETY: the danger of CLONE_FILES is that another thread uses a descriptor made here, or the reverse. The
+    // caller's contract (above) forbids it, and the thread holds no owned descriptor that it did not inherit.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }.map_err(io::Error::from)
+}
 
 /// Lets a socket that is bound to an address choose its port only in `connect`, so that one source address serves
 /// as many connections per destination as there are ephemeral ports (Linux 4.2).

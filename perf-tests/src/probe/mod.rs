@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A probe sends what it is told, right or wrong, and hides nothing that it hears: what arrives while a verb waits for
-//! its own reply is kept, in order, for the next `recv`. It is no client library, and no load generator (the `clients` verb).
+//! its own reply is kept, in order, for the next `recv`. It is no client library, and no load generator ([`crate::load`]).
 //!
 //! Layout: [`Probe`] the verbs, over a [`Transport`]: `tcp` or `ws`, both on a `stream` · `auth` what a client says of
 //! itself · [`daemons`] the real binaries as child processes · [`publisher`] the HTTP side

@@ -38,7 +38,7 @@ listen = "{http}"
 [trunk]
 listen = "{trunk}"
 [bus]
-dir = "{bus}"
+directory = "{bus}"
 [admission]
 mode = "open"
 "#,

@@ -258,3 +258,79 @@ fn spawn(command: Command) -> std::io::Result<Child> {
     spawner.send((command, reply)).map_err(|_| gone())?;
     child.recv().map_err(|_| gone())?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::test_kill_process;
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use tempfile::TempDir;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A daemon that is a shell script, and is ready when `ready` takes connections.
+    fn scripted(directory: &TempDir, script: &str, ready: SocketAddr) -> Daemon {
+        let binary = directory.path().join("scripted");
+        fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        let [config, log] = ["scripted.toml", "scripted.log"].map(|name| directory.path().join(name));
+        Daemon { name: "scripted".to_owned(), binary, config, log, ready: Ready::Port(ready), child: None }
+    }
+
+    fn a_port() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn it_is_killed_restarted_stopped_and_never_left_behind() {
+        let (directory, (_listener, address)) = (TempDir::new().unwrap(), a_port());
+        let mut daemon = scripted(&directory, "echo started with $1 $2; exec sleep 600", address);
+        daemon.start(SOON).unwrap();
+        let first = daemon.pid().unwrap();
+        daemon.kill9();
+        assert!(test_kill_process(first).is_err(), "killed and waited for");
+        daemon.restart(SOON).unwrap();
+        let second = daemon.pid().unwrap();
+        assert_ne!(first, second);
+        assert_eq!(daemon.stop(SOON).unwrap().unwrap().signal(), Some(15));
+        assert_eq!(daemon.stop(SOON).unwrap(), None, "it no longer runs");
+        daemon.restart(SOON).unwrap();
+        let third = daemon.pid().unwrap();
+        drop(daemon);
+        assert!(test_kill_process(third).is_err(), "dropping it ends it");
+        let log = fs::read_to_string(directory.path().join("scripted.log")).unwrap();
+        assert!(log.matches("started with --config").count() >= 1, "{log}");
+    }
+
+    #[test]
+    fn one_that_ends_or_stays_silent_shows_its_log() {
+        let (directory, (listener, address)) = (TempDir::new().unwrap(), a_port());
+        drop(listener);
+        let mut daemon = scripted(&directory, "echo no such key >&2; exit 3", address);
+        let said = daemon.start(SOON).unwrap_err().to_string();
+        assert!(said.contains("exit status: 3") && said.contains("no such key"), "{said}");
+
+        let mut daemon = scripted(&directory, "exec sleep 600", address);
+        let error = daemon.start(Duration::from_millis(100)).unwrap_err();
+        assert!(matches!(error, DaemonError::NotReady { .. }), "{error}");
+        assert!(daemon.pid().is_none(), "it does not run on");
+    }
+
+    #[test]
+    fn one_that_ignores_sigterm_is_killed() {
+        let (directory, (_listener, address)) = (TempDir::new().unwrap(), a_port());
+        let mut daemon = scripted(&directory, "trap '' TERM; echo deaf; while :; do sleep 1; done", address);
+        daemon.start(SOON).unwrap();
+        let deadline = Instant::now() + SOON;
+        while !daemon.log().unwrap().contains("deaf") {
+            assert!(Instant::now() < deadline, "the script never got to its trap");
+            thread::sleep(LOOK_EVERY);
+        }
+        assert!(matches!(daemon.stop(Duration::from_millis(200)), Err(DaemonError::NotStopped { .. })));
+        assert!(daemon.pid().is_none());
+    }
+}
