@@ -3,9 +3,11 @@
 
 mod tiny_goim;
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use perf_tests::load::report::{Report, SCHEMA};
+use rustix::process::{Pid, Signal, kill_process};
 use tiny_goim::{Act, Mischief, TinyGoim};
 
 /// Runs the command against a server of its own, with a descriptor limit as a shell sets it.
@@ -58,6 +60,25 @@ fn what_cannot_be_run_is_said_before_anything_is_opened() {
         assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
         assert!(said.contains(words), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn an_interrupt_gives_what_was_found_until_then() {
+    let TinyGoim { tcp, .. } = TinyGoim::start(|_, _| Act::Send);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_perf-tests"))
+        .args(["clients", "--clients", "5", "--listen-only", "--listen-seconds", "600", "--json", "--connect"])
+        .arg(tcp.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("listening")), "it never got that far");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let report = report(&output);
+    assert!(report.interrupted);
+    assert_eq!((report.connections.joined, output.status.code()), (5, Some(1)));
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn all_that_is_published_is_heard_once_and_in_order() {
         let messages = &report.messages;
         assert_eq!((report.connections.joined, messages.due, messages.received), (u64::from(CLIENTS), DUE, DUE));
         assert_eq!((messages.missing, messages.gaps, messages.foreign), (0, 0, 0));
-        assert!((messages.completeness - 1.0).abs() < f64::EPSILON);
+        assert_eq!(messages.completeness, Some(1.0));
         assert_eq!(report.published.as_ref().map(|published| published.accepted), Some(MESSAGES));
         assert_eq!(report.delay_us.map(|delay| delay.count), Some(DUE));
         assert!(report.heartbeats.answered > 0 && report.heartbeats.answered <= report.heartbeats.sent);
@@ -95,7 +95,7 @@ fn a_lost_message_is_a_gap() {
     let report = with(|mid, count| if mid == 4 && count == 2 { Act::Lose } else { Act::Send });
     let messages = &report.messages;
     assert_eq!((messages.received, messages.missing, messages.gaps, messages.incomplete_clients), (DUE - 1, 1, 1, 1));
-    assert!(messages.completeness < 1.0);
+    assert!(messages.completeness < Some(1.0));
     assert_eq!(report.faults, ["1 messages missing"]);
     assert_eq!(report.judge(true), Vec::<String>::new());
 }
@@ -230,4 +230,7 @@ fn a_server_that_is_not_there_refuses_everybody() {
     assert_eq!(report.connections.joined, 0);
     assert_eq!(report.connections.refused.values().sum::<u64>(), u64::from(CLIENTS));
     assert!(report.connections.refused.keys().all(|reason| reason.contains("refused")), "{report:?}");
+    assert_eq!(report.messages.completeness, None, "nothing was due, which is no success");
+    assert_eq!(report.published.as_ref().map(|published| published.unsent), Some(MESSAGES));
+    assert_eq!(report.faults.len(), 3, "{:?}", report.faults);
 }

@@ -41,6 +41,14 @@ pub struct Published {
     pub took: Duration,
 }
 
+impl Published {
+    /// What becomes of messages when nobody is there to hear them.
+    #[must_use]
+    pub fn none(scenario: &Scenario, publish: &Publish) -> Self {
+        Self { accepted: vec![0; scenario.rooms as usize], unsent: publish.messages, ..Self::default() }
+    }
+}
+
 /// A publisher at work.
 #[derive(Debug)]
 pub struct Publishing {

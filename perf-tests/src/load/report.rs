@@ -97,8 +97,8 @@ pub struct Messages {
     pub received: u64,
     /// Messages owed and never heard.
     pub missing: u64,
-    /// 1 - missing / due; 1 when nothing was due.
-    pub completeness: f64,
+    /// 1 - missing / due; `null` when nothing was due, which shows nothing.
+    pub completeness: Option<f64>,
     /// Times that a client heard a later message than the one due.
     pub gaps: u64,
     /// Messages heard again.
@@ -178,8 +178,6 @@ impl Report {
         let refused: u64 = published.map_or(0, |p| p.refused.values().sum());
         let unanswered: u64 = published.map_or(0, |p| p.unanswered.values().sum());
         let closed: u64 = connections.closed.values().sum();
-        // A tool that heard nothing at all has shown nothing.
-        let nothing = u64::from(self.scenario.publish.as_ref().is_none_or(|p| p.messages > 0) && messages.due == 0);
         let rows = [
             (true, "messages missing", messages.missing),
             (true, "clients not joined", connections.wanted - connections.joined.min(connections.wanted)),
@@ -187,14 +185,19 @@ impl Report {
             (true, "pushes refused", refused),
             (true, "pushes without an answer", unanswered),
             (true, "pushes not sent", published.map_or(0, |p| p.unsent)),
-            (true, "run in which no message was due", nothing),
             (false, "duplicates", messages.duplicates),
             (false, "messages out of order", messages.order_faults),
             (false, "messages in the wrong room", messages.misrouted),
         ];
-        rows.into_iter()
+        let mut faults: Vec<String> = rows
+            .into_iter()
             .filter(|(is_loss, _, count)| *count > 0 && !(*is_loss && tolerate_loss))
             .map(|(_, what, count)| format!("{count} {what}"))
-            .collect()
+            .collect();
+        let silence_was_asked_for = self.scenario.publish.as_ref().is_some_and(|publish| publish.messages == 0);
+        if messages.due == 0 && !silence_was_asked_for && !tolerate_loss {
+            faults.push("no message was due, so nothing was shown".to_owned());
+        }
+        faults
     }
 }

@@ -50,6 +50,10 @@ pub fn run(
     conductor.meter = Meter::default();
     let (published, listened) = match &scenario.publish {
         None => (None, conductor.listen(&scenario)?),
+        // Nobody would hear it; the report says why nobody is there.
+        Some(publish) if members.iter().all(|members| *members == 0) => {
+            (Some(Published::none(&scenario, publish)), Duration::ZERO)
+        }
         Some(publish) => {
             let publishing = Publishing::start(&scenario, publish, scenario.run).map_err(RunError::Publisher)?;
             let (published, listened) = conductor.publish(&scenario, publishing, &members)?;
@@ -245,7 +249,7 @@ impl Findings {
                 due: balance.due,
                 received: tally.counts.received,
                 missing: balance.missing,
-                completeness: if balance.due == 0 { 1.0 } else { 1.0 - balance.missing as f64 / balance.due as f64 },
+                completeness: (balance.due > 0).then(|| 1.0 - balance.missing as f64 / balance.due as f64),
                 gaps: tally.counts.gaps,
                 duplicates: tally.counts.duplicates,
                 order_faults: tally.counts.order_faults,

@@ -49,7 +49,8 @@ impl fmt::Display for Table<'_> {
                 messages.bytes_received
             ),
         )?;
-        row("completeness", format!("{:.9}", messages.completeness))?;
+        let completeness = messages.completeness.map_or("nothing was due".to_owned(), |share| format!("{share:.9}"));
+        row("completeness", completeness)?;
         let counts = [
             ("  missing", messages.missing),
             ("  gaps", messages.gaps),
