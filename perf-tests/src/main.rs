@@ -1,2 +1,42 @@
-//! Placeholder.
-fn main() {}
+//! `perf-tests`: load on the appliance from outside, and what came of it.
+//!
+//! Each verb is one file under `verbs`; the work is done by the library. Exit code 0: what was asked for holds; 1: it
+//! does not; 2: it could not be tried.
+
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Load generators for the push appliance.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Example:\n  perf-tests clients --clients 10000 --rooms 10 --messages 1000 --publish-rate 50"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Many socket clients, each message numbered: completeness, order and delay
+    Clients(Box<verbs::clients::Arguments>),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Clients(arguments) => verbs::clients::run(&arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("perf-tests: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -5,13 +5,14 @@
 //! It does not install anything: `setup` does.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
 };
 
 use crate::ebpf_toolchain::{self, Toolchain};
+use crate::workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROGRAM: &str = "push-appliance";
@@ -40,23 +41,27 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let started = Instant::now();
-    let toolchain = ebpf_toolchain::find()?;
-    let linker = ebpf_toolchain::find_linker()?;
     if arguments.verbose {
+        let (toolchain, linker) = (ebpf_toolchain::find()?, ebpf_toolchain::find_linker()?);
         println!("compiler: {toolchain}\nlinker:   {}", linker.display());
     }
-    let object = build(&toolchain, &linker)?;
+    let object = make()?;
     println!("{} ({:.1} s)", object.display(), started.elapsed().as_secs_f32());
     Ok(())
 }
 
+/// Compiles the object and gives its path.
+pub(crate) fn make() -> Result<PathBuf, String> {
+    build(&ebpf_toolchain::find()?, &ebpf_toolchain::find_linker()?)
+}
+
 /// Where the object goes.
 pub(crate) fn object_path() -> PathBuf {
-    root().join("target/bpf").join(format!("{PROGRAM}.bpf.o"))
+    workspace::root().join("target/bpf").join(format!("{PROGRAM}.bpf.o"))
 }
 
 fn build(toolchain: &Toolchain, linker: &Path) -> Result<PathBuf, String> {
-    let root = root();
+    let root = workspace::root();
     let target_dir = root.join("target/ebpf-programs");
     let mut cargo = toolchain.cargo();
     cargo
@@ -96,11 +101,6 @@ fn install(from: &Path, to: &Path) -> Result<(), String> {
     let beside = to.with_extension("o.next");
     fs::write(&beside, &bytes).map_err(failed)?;
     fs::rename(&beside, to).map_err(failed)
-}
-
-/// The repository.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// A command that does not inherit the toolchain that built us.

@@ -4,8 +4,11 @@
 
 mod ebpf;
 mod ebpf_toolchain;
+mod rig;
+mod run;
 mod setup;
 mod setup_needs;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -21,6 +24,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Start the whole appliance on this machine, with a live page; Ctrl-C takes it down
+    Run(run::Arguments),
     /// Install what is missing on this machine, and nothing else
     Setup(setup::Arguments),
     /// Compile the kernel's programs to target/bpf/push-appliance.bpf.o
@@ -29,6 +34,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
+        Verb::Run(arguments) => run::run(&arguments),
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::BuildEbpf(arguments) => ebpf::run(&arguments),
     };

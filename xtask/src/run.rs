@@ -67,7 +67,7 @@ fn loopback(port: u16) -> SocketAddr {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let with_kernel = !arguments.no_kernel && setup::is_root();
     setup::ensure(if with_kernel { Purpose::Run } else { Purpose::Build })?;
-    let object = if with_kernel { Some(ebpf::build()?) } else { None };
+    let object = if with_kernel { Some(ebpf::make()?) } else { None };
     let binaries = build(arguments.release)?;
 
     let directory = workspace::target().join("run").join(&arguments.prefix);

@@ -12,8 +12,10 @@ use std::{
 use crate::{
     ebpf::neutral,
     ebpf_toolchain::{self, find_program, rustup_nightlies},
-    setup_needs::{NEEDS, Need, Purpose, Way},
+    setup_needs::{NEEDS, Need, Way},
 };
+
+pub(crate) use crate::setup_needs::Purpose;
 
 /// The release of bpf-linker that the programs were tried with.
 const LINKER_VERSION: &str = "0.13.0";
@@ -203,7 +205,8 @@ fn is_installed(package: &str) -> bool {
 }
 
 /// Without a crate for it: the owner of our own process directory is us.
-fn is_root() -> bool {
+/// Whether we may change the system.
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }

@@ -7,6 +7,8 @@ use crate::ebpf_toolchain::{self, find_program};
 /// Who needs something.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Purpose {
+    /// Compiling the daemons
+    Build,
     /// `cargo xtask run`
     Run,
     /// `cargo xtask test`, which includes what `run` needs
@@ -37,7 +39,7 @@ pub(crate) const NEEDS: [Need; 8] = [
     Need {
         name: "a C compiler",
         what_for: "linking, and the C parts of Rust libraries",
-        purpose: Purpose::Run,
+        purpose: Purpose::Build,
         is_there: || find_program("cc").is_some(),
         way: Way::Apt(&["build-essential"]),
     },

@@ -1,0 +1,15 @@
+//! Simulated clients of the appliance, from one that a test speaks with to hundreds of thousands under load.
+//!
+//! [`probe`] is the test's side: one blocking client at a time, whose every answer can be asserted, and the real
+//! daemons as child processes to speak with. [`load`] is the load's side: many clients per thread, each message numbered
+//! and stamped, so that a lost, doubled or misplaced one is seen and counted.
+//!
+//! It does not import the daemons: it meets them on the wire only, as a customer's client does.
+//!
+//! Layout: [`probe`] clients, daemons and publisher for tests · [`load`] the load generator · [`websocket`] the client's
+//! half of RFC 6455 · `sys` the system calls that no crate offers safely
+
+pub mod load;
+pub mod probe;
+mod sys;
+pub mod websocket;

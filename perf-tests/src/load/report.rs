@@ -1,0 +1,203 @@
+//! The result of a run, as it is printed, saved, compared and signed off.
+//!
+//! The JSON form is an interface: a field is never renamed or given another meaning under the same [`SCHEMA`]; new ones
+//! may be added. Times say their unit in their name; counts are exact, never sampled.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::scenario::Scenario;
+
+/// Version of the JSON form.
+pub const SCHEMA: u32 = 1;
+
+/// All that a run found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`] of whoever wrote it.
+    pub schema: u32,
+    /// What held the clients: `socket`.
+    pub engine: String,
+    /// Where it ran.
+    pub host: Host,
+    /// What was asked for, without credentials.
+    pub scenario: Scenario,
+    /// Run number in the messages' stamps; 0 when none was heard or published.
+    pub run: u32,
+    /// Whether somebody ended it early; the counts are then those up to there.
+    pub interrupted: bool,
+    /// Connecting and joining.
+    pub connections: Connections,
+    /// Publishing; `null` when the run only listened.
+    pub published: Option<PublishedReport>,
+    /// What the clients heard.
+    pub messages: Messages,
+    /// From the publisher's request to the client's read; `null` when nothing was heard.
+    pub delay_us: Option<Percentiles>,
+    /// Heartbeats.
+    pub heartbeats: Heartbeats,
+    /// What is wrong, in words; empty when the run passed.
+    pub faults: Vec<String>,
+}
+
+/// Where a run took place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Processors that the generator could use; the daemons may have shared them.
+    pub cpus: usize,
+    /// Kernel release.
+    pub kernel: String,
+}
+
+/// Connecting and joining.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Clients asked for.
+    pub wanted: u64,
+    /// Clients whose auth was granted.
+    pub joined: u64,
+    /// Clients that never got there, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Clients that joined and were closed before the end, by reason.
+    pub closed: BTreeMap<String, u64>,
+    /// From the first connect until nobody was under way any more.
+    pub build_seconds: f64,
+    /// Joined clients by that time.
+    pub joined_per_second: f64,
+    /// From the connect to the grant; `null` when nobody joined.
+    pub join_us: Option<Percentiles>,
+}
+
+/// Publishing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedReport {
+    /// Messages accepted by the tier.
+    pub accepted: u64,
+    /// Messages refused by it, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Requests without an answer, by reason: nobody knows whether these were accepted.
+    pub unanswered: BTreeMap<String, u64>,
+    /// Messages never sent.
+    pub unsent: u64,
+    /// From the first request to the last answer.
+    pub seconds: f64,
+    /// Accepted messages by that time.
+    pub accepted_per_second: f64,
+}
+
+/// What the clients heard, against what they were due.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Messages {
+    /// Messages owed: per room, accepted ones times members. When somebody else publishes: per client, from the first
+    /// that it heard to the last that anybody in its room heard.
+    pub due: u64,
+    /// Different messages heard.
+    pub received: u64,
+    /// Messages owed and never heard.
+    pub missing: u64,
+    /// 1 - missing / due; `null` when nothing was due, which shows nothing.
+    pub completeness: Option<f64>,
+    /// Times that a client heard a later message than the one due.
+    pub gaps: u64,
+    /// Messages heard again.
+    pub duplicates: u64,
+    /// Messages heard after a later one of the same room.
+    pub order_faults: u64,
+    /// Missing numbers not remembered singly; a late one among them was counted as a duplicate.
+    pub unremembered: u64,
+    /// Messages that reached a client of another room.
+    pub misrouted: u64,
+    /// Messages that no publisher of this run made.
+    pub foreign: u64,
+    /// Clients that miss at least one message.
+    pub incomplete_clients: u64,
+    /// Clients that heard nothing although their room was spoken to.
+    pub silent_clients: u64,
+    /// From the start of publishing, or listening, to the last message heard.
+    pub seconds: f64,
+    /// Received by that time.
+    pub received_per_second: f64,
+    /// The best second, as seen by the display's clock.
+    pub peak_per_second: f64,
+    /// Bytes that came over the whole run, framing and replies included.
+    pub bytes_received: u64,
+}
+
+/// Heartbeats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeats {
+    /// Sent.
+    pub sent: u64,
+    /// Answered. One under way at the end has no answer.
+    pub answered: u64,
+}
+
+/// A distribution of times, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// How many times were taken.
+    pub count: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Half were not above it.
+    pub p50: u64,
+    /// 90 of 100.
+    pub p90: u64,
+    /// 99 of 100.
+    pub p99: u64,
+    /// 999 of 1000.
+    pub p99_9: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+impl Percentiles {
+    /// `None` when nothing was recorded.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            mean: histogram.mean(),
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p99_9: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        })
+    }
+}
+
+impl Report {
+    /// Judges the counts. Losses are forgiven with `tolerate_loss`; a duplicate, a message out of order or in another room never is.
+    #[must_use]
+    pub fn judge(&self, tolerate_loss: bool) -> Vec<String> {
+        let (connections, messages) = (&self.connections, &self.messages);
+        let published = self.published.as_ref();
+        let refused: u64 = published.map_or(0, |p| p.refused.values().sum());
+        let unanswered: u64 = published.map_or(0, |p| p.unanswered.values().sum());
+        let closed: u64 = connections.closed.values().sum();
+        let rows = [
+            (true, "messages missing", messages.missing),
+            (true, "clients not joined", connections.wanted - connections.joined.min(connections.wanted)),
+            (true, "clients closed before the end", closed),
+            (true, "pushes refused", refused),
+            (true, "pushes without an answer", unanswered),
+            (true, "pushes not sent", published.map_or(0, |p| p.unsent)),
+            (false, "duplicates", messages.duplicates),
+            (false, "messages out of order", messages.order_faults),
+            (false, "messages in the wrong room", messages.misrouted),
+        ];
+        let mut faults: Vec<String> = rows
+            .into_iter()
+            .filter(|(is_loss, _, count)| *count > 0 && !(*is_loss && tolerate_loss))
+            .map(|(_, what, count)| format!("{count} {what}"))
+            .collect();
+        let silence_was_asked_for = self.scenario.publish.as_ref().is_some_and(|publish| publish.messages == 0);
+        if messages.due == 0 && !silence_was_asked_for && !tolerate_loss {
+            faults.push("no message was due, so nothing was shown".to_owned());
+        }
+        faults
+    }
+}

@@ -1,0 +1,53 @@
+//! The system calls that no crate of ours offers safely.
+//!
+//! Each function says what its caller has to keep; nothing here decides anything.
+#![allow(unsafe_code)] // The one place of this crate that may: three calls, each behind a safe signature.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::UnshareFlags;
+
+/// Gives the calling thread a private copy of the process's descriptor table, so that its descriptors count against
+/// `RLIMIT_NOFILE` alone.
+///
+/// A descriptor opened afterwards means nothing in any other thread: it has to be closed where it was opened.
+///
+/// # Errors
+/// What `unshare` says; the kernel needs memory for the copy and nothing else.
+pub(crate) fn unshare_descriptor_table() -> io::Result<()> {
+    // SAFETY: the danger of CLONE_FILES is that another thread uses a descriptor made here, or the reverse. The
+    // caller's contract (above) forbids it, and the thread holds no owned descriptor that it did not inherit.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }.map_err(io::Error::from)
+}
+
+/// Lets a socket that is bound to an address choose its port only in `connect`, so that one source address serves
+/// as many connections per destination as there are ephemeral ports (Linux 4.2).
+///
+/// # Errors
+/// What `setsockopt` says.
+pub(crate) fn bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of `on`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel kill the child when the *thread* that spawns it ends, however it ends.
+pub(crate) fn die_with_spawner(command: &mut Command) {
+    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
+    }
+}

@@ -1,0 +1,229 @@
+//! `perf-tests clients`: from the command line to a scenario, and from a report to the screen.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use perf_tests::load::engine::Engine;
+use perf_tests::load::engine::socket::SocketEngine;
+use perf_tests::load::run::run as conduct;
+use perf_tests::load::scenario::{Dialect, Publish, Scenario, Transport, threads_for};
+use perf_tests::load::table::Table;
+use perf_tests::load::watch::Display;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use wire::goim::op;
+
+/// Connections per source address and destination: below the 28,232 ephemeral ports that Linux offers by default.
+const CLIENTS_PER_SOURCE: u32 = 20_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  One room of 10,000 viewers on TCP, 20 messages a second, 1,000 in all:
+    perf-tests clients --clients 10000 --messages 1000 --publish-rate 20
+  The same on WebSocket in the Bilibili dialect, over 100 rooms, as JSON:
+    perf-tests clients --clients 10000 --transport websocket --dialect bilibili --rooms 100 --json
+  Idle connections that only say they are alive, for ten minutes:
+    perf-tests clients --clients 100000 --listen-only --listen-seconds 600 --heartbeat-seconds 60 --tolerate-loss
+
+Exit code 0: all joined and all was heard, once and in order. 1: not so. 2: the run could not be made.
+Ctrl-C ends a run early and still prints what was found; a second one ends it at once.";
+
+/// Many socket clients, each message numbered: completeness, order and delay.
+///
+/// Clients join rooms, a publisher posts numbered and stamped messages through the HTTP API, and every client's numbers
+/// are checked for what is missing, doubled or out of order. Clients and publisher share this host's clock.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Clients in all
+    #[arg(long, short = 'n', default_value_t = 1000)]
+    clients: u32,
+    /// Threads, each with a descriptor table of its own [default: the CPUs, or as many as the clients need]
+    #[arg(long, short = 't')]
+    threads: Option<usize>,
+    /// Where the clients connect; several are taken in turn [default: 127.0.0.1:3101, or :3102 for WebSocket]
+    #[arg(long, value_delimiter = ',')]
+    connect: Vec<SocketAddr>,
+    /// What carries the packets
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    transport: Transport,
+    /// What the clients speak
+    #[arg(long, value_enum, default_value_t = Dialect::Goim)]
+    dialect: Dialect,
+    /// First source address; the others follow it
+    #[arg(long, default_value_t = Ipv4Addr::new(127, 0, 0, 2))]
+    first_source: Ipv4Addr,
+    /// Source addresses; 0 lets the kernel choose [default: one per 20,000 clients on loopback, else 0]
+    #[arg(long)]
+    sources: Option<u32>,
+    /// Connects begun per second; 0 is as fast as the open handshakes allow (512 a thread)
+    #[arg(long, default_value_t = 5000.0)]
+    rate: f64,
+    /// Rooms; the clients are spread over them evenly
+    #[arg(long, default_value_t = 1)]
+    rooms: u32,
+    /// The part of a room's name before ://
+    #[arg(long, default_value = "live")]
+    room_type: String,
+    /// Number of the first room
+    #[arg(long, default_value_t = 1000)]
+    first_room: u32,
+    /// User id of the first client
+    #[arg(long, default_value_t = 1)]
+    first_mid: i64,
+    /// Credential that every client brings
+    #[arg(long, default_value = "")]
+    token: String,
+    /// Seconds between a client's heartbeats; 0 sends none
+    #[arg(long, default_value_t = 60.0)]
+    heartbeat_seconds: f64,
+    /// The publisher API
+    #[arg(long, default_value = "127.0.0.1:3111")]
+    http: SocketAddr,
+    /// The publisher's key
+    #[arg(long, default_value = "")]
+    api_key: String,
+    /// Messages to publish, over all rooms in turn
+    #[arg(long, short = 'm', default_value_t = 1000)]
+    messages: u64,
+    /// Messages per second, over all rooms; 0 is as fast as the tier answers
+    #[arg(long, default_value_t = 50.0)]
+    publish_rate: f64,
+    /// Length of each message's body
+    #[arg(long, default_value_t = 128)]
+    message_bytes: usize,
+    /// Publishing connections; a room's messages always use the same one
+    #[arg(long, default_value_t = 8)]
+    publishers: usize,
+    /// Operation of the pushes [default: 1000, in the Bilibili dialect 5]
+    #[arg(long)]
+    operation: Option<i32>,
+    /// Publish nothing: only hear what another run publishes
+    #[arg(long, conflicts_with_all = ["messages", "publish_rate"])]
+    listen_only: bool,
+    /// How long to listen with --listen-only
+    #[arg(long, default_value_t = 30.0)]
+    listen_seconds: f64,
+    /// The run to listen to, as its report names it; 0 takes the first one heard
+    #[arg(long, default_value_t = 0, requires = "listen_only")]
+    run: u32,
+    /// Seconds that everybody may take to join, beyond twice the pace
+    #[arg(long, default_value_t = 30.0)]
+    build_seconds: f64,
+    /// Seconds without a new message, after the last was published, until the missing ones count as lost
+    #[arg(long, default_value_t = 10.0)]
+    settle_seconds: f64,
+    /// Milliseconds to listen on when everything has come, for what should not
+    #[arg(long, default_value_t = 300)]
+    linger_ms: u64,
+    /// Let losses, refusals and closed connections pass; duplicates and disorder never do
+    #[arg(long)]
+    tolerate_loss: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the report as JSON to this file too
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
+/// Whether the run passed.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
+    let limit = raise_descriptor_limit();
+    let scenario = arguments.scenario(limit)?;
+    scenario.check(limit)?;
+    let stop = stop_on_signals()?;
+    let mut display = Display::default();
+    let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
+    let mut report = conduct(scenario, engine, &stop, &mut display)?;
+    drop(display);
+    report.faults = report.judge(arguments.tolerate_loss);
+    let json = serde_json::to_string_pretty(&report)?;
+    if let Some(path) = &arguments.save {
+        std::fs::write(path, &json)
+            .map_err(|error| format!("cannot write the report to {}: {error}", path.display()))?;
+    }
+    if arguments.json {
+        println!("{json}");
+    } else {
+        print!("{}", Table(&report));
+    }
+    Ok(report.faults.is_empty())
+}
+
+impl Arguments {
+    fn scenario(&self, descriptor_limit: u64) -> Result<Scenario, String> {
+        let port = if self.transport == Transport::Tcp { 3101 } else { 3102 };
+        let connect = match self.connect.is_empty() {
+            true => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
+            false => self.connect.clone(),
+        };
+        let on_loopback = connect.iter().all(|to| matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback()));
+        let operation =
+            if self.dialect == Dialect::Bilibili { op::SEND_MESSAGE_REPLY } else { op::FIRST_OF_APPLICATION };
+        Ok(Scenario {
+            connect,
+            transport: self.transport,
+            dialect: self.dialect,
+            clients: self.clients,
+            threads: self.threads.unwrap_or_else(|| {
+                let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+                // Fewer threads than clients at least, so that none is without any.
+                cpus.min(self.clients as usize).max(threads_for(self.clients, descriptor_limit) as usize)
+            }),
+            sources: self.sources.unwrap_or(if on_loopback { self.clients.div_ceil(CLIENTS_PER_SOURCE) } else { 0 }),
+            first_source: self.first_source,
+            connects_per_second: self.rate,
+            rooms: self.rooms,
+            room_type: self.room_type.clone(),
+            first_room: self.first_room,
+            first_mid: self.first_mid,
+            token: self.token.clone(),
+            api_key: self.api_key.clone(),
+            heartbeat: seconds("--heartbeat-seconds", self.heartbeat_seconds)?,
+            publish: (!self.listen_only).then(|| Publish {
+                http: self.http,
+                messages: self.messages,
+                per_second: self.publish_rate,
+                message_bytes: self.message_bytes,
+                workers: self.publishers,
+                operation: self.operation.unwrap_or(operation),
+            }),
+            run: self.run,
+            build_within: seconds("--build-seconds", self.build_seconds)?,
+            listen_for: seconds("--listen-seconds", self.listen_seconds)?,
+            settle: seconds("--settle-seconds", self.settle_seconds)?,
+            linger: Duration::from_millis(self.linger_ms),
+        })
+    }
+}
+
+fn seconds(option: &str, value: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(value).map_err(|error| format!("{option} {value}: {error}"))
+}
+
+/// The soft limit is a courtesy to programs that use `select`; this one does not.
+fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+    .unwrap_or(u64::MAX)
+}
+
+/// The first signal sets the flag, the second one ends the process.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, std::io::Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 2, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}

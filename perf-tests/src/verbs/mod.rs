@@ -1,0 +1,3 @@
+//! What `perf-tests` can be told to do; one file per verb.
+
+pub(crate) mod clients;

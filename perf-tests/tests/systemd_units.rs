@@ -1,0 +1,286 @@
+//! The units and their companions, judged by systemd's own tools on copies: nothing is installed, nothing is started.
+//!
+//! `systemd-analyze verify` forgives a misspelt key with a line on stderr and exit code 0, so here every line about one of
+//! ours is a failure. What it does not look at at all (capabilities, ordering targets) is looked at by name.
+//!
+//! It stands in this crate because it tests what is shipped from outside, as everything here does.
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const UNITS: [&str; 2] = ["push-daemon.service", "logic-tier.service"];
+
+/// Exposure that each unit reached, rounded up, in tenths: a line of sandboxing that goes missing shows here.
+const EXPOSURE_LIMITS: [(&str, u32); 2] = [("push-daemon.service", 20), ("logic-tier.service", 12)];
+
+fn shipped(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// `None`, with the reason printed, where the tool is not installed.
+fn tool(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Option<Output> {
+    match Command::new(name).args(arguments).envs(environment.iter().copied()).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            println!("skipped: {name} cannot be run here ({error})");
+            None
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The units in a directory of their own, with stubs for the binaries they name, and `edit` made to each.
+struct Copies {
+    directory: TempDir,
+}
+
+impl Copies {
+    fn new(edit: &dyn Fn(String) -> String) -> Self {
+        let directory = TempDir::new().unwrap();
+        let copies = Self { directory };
+        let binaries = copies.path("bin");
+        fs::create_dir(&binaries).unwrap();
+        for binary in ["push-daemon", "logic-tier", "systemd-tmpfiles"] {
+            let stub = binaries.join(binary);
+            fs::write(&stub, "#!/bin/sh\n").unwrap();
+            fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for unit in UNITS {
+            let text = shipped(unit).replace("/usr/bin/", &format!("{}/", binaries.display()));
+            fs::write(copies.path(unit), edit(text)).unwrap();
+        }
+        copies
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The complaints about our units; empty when all is well.
+    fn verify(&self) -> Option<Vec<String>> {
+        let paths = UNITS.map(|unit| self.path(unit).display().to_string());
+        // The colon at the end keeps the host's own units within reach, for sysinit.target and the like.
+        let search = format!("{}:", self.directory.path().display());
+        let arguments = ["verify", "--man=no", &paths[0], &paths[1]];
+        let output = tool("systemd-analyze", &arguments, &[("SYSTEMD_UNIT_PATH", &search)])?;
+        let text = said(&output);
+        let ours = |line: &&str| UNITS.iter().any(|unit| line.contains(unit));
+        let mut complaints: Vec<String> = text.lines().filter(ours).map(str::to_owned).collect();
+        if !output.status.success() {
+            complaints.push(format!("exit {:?}: {text}", output.status.code()));
+        }
+        Some(complaints)
+    }
+
+    /// Whether `unit` is no more exposed than `limit`, and what the tool said.
+    fn is_within(&self, unit: &str, limit: u32) -> Option<(bool, String)> {
+        let (path, threshold) = (self.path(unit).display().to_string(), format!("--threshold={limit}"));
+        let arguments = ["security", "--offline=true", "--no-pager", &threshold, &path];
+        let search = format!("{}:", self.directory.path().display());
+        let output = tool("systemd-analyze", &arguments, &[("SYSTEMD_UNIT_PATH", &search)])?;
+        Some((output.status.success(), said(&output)))
+    }
+}
+
+/// The values of all lines `key=` of a unit, split at spaces.
+fn values<'a>(unit: &'a str, keys: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    unit.lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| keys.contains(key))
+        .flat_map(|(_, value)| value.split_whitespace())
+}
+
+#[test]
+fn systemd_has_nothing_to_say_about_the_units() {
+    if let Some(complaints) = Copies::new(&|text| text).verify() {
+        assert_eq!(complaints, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_typo_in_a_unit_is_seen() {
+    let rows: [(&str, &str, &str); 8] = [
+        ("a misspelt key", "WatchdogSec=", "WatchdogSecs="),
+        ("a misspelt section", "[Service]", "[Servise]"),
+        ("a wrong type", "Type=notify", "Type=notifyy"),
+        ("a wrong time", "WatchdogSec=30", "WatchdogSec=30parsecs"),
+        ("an unknown system call group", "@system-service", "@sistem-service"),
+        ("an unknown system call", "LockPersonality=yes", "SystemCallFilter=opensesame"),
+        ("a binary that is not there", "/push-daemon --config", "/push-demon --config"),
+        ("an unknown address family", "AF_INET6", "AF_INET7"),
+    ];
+    for (name, right, wrong) in rows {
+        let copies = Copies::new(&|text| text.replace(right, wrong));
+        let Some(complaints) = copies.verify() else { return };
+        assert!(!complaints.is_empty(), "{name} goes unseen");
+    }
+}
+
+#[test]
+fn the_units_are_no_more_exposed_than_they_have_to_be() {
+    let shipped = Copies::new(&|text| text);
+    let opened = Copies::new(&|text| text.replace("ProtectSystem=strict", "").replace("RestrictNamespaces=yes", ""));
+    for (unit, limit) in EXPOSURE_LIMITS {
+        let (Some((holds, text)), Some((opened, _))) = (shipped.is_within(unit, limit), opened.is_within(unit, limit))
+        else {
+            return;
+        };
+        assert!(holds, "{text}");
+        assert!(!opened, "{unit} without two of its protections still passes");
+    }
+}
+
+#[test]
+fn capabilities_and_targets_exist_by_name() {
+    let known = tool("systemd-analyze", &["capability", "--no-pager"], &[]).map(|output| said(&output).to_lowercase());
+    for unit in UNITS {
+        let text = shipped(unit);
+        for capability in values(&text, &["AmbientCapabilities", "CapabilityBoundingSet"]) {
+            assert!(capability.starts_with("CAP_"), "{unit}: {capability}");
+            if let Some(known) = known.as_ref().filter(|known| known.contains("cap_")) {
+                let listed = known.split_whitespace().any(|word| word == capability.to_lowercase());
+                assert!(listed, "{unit} names {capability}, which systemd does not know");
+            }
+        }
+        for other in values(&text, &["After", "Wants", "Requires", "WantedBy"]) {
+            let of_the_host =
+                ["/usr/lib/systemd/system", "/lib/systemd/system"].map(|path| Path::new(path).join(other));
+            if !of_the_host[0].parent().is_some_and(Path::is_dir) {
+                println!("skipped: this host has no systemd units to compare with");
+                return;
+            }
+            let exists = UNITS.contains(&other) || of_the_host.iter().any(|path| path.exists());
+            assert!(exists, "{unit} names {other}, which is no unit");
+        }
+    }
+}
+
+/// The daemon cannot do without these calls, so the filter may not lose them: a private descriptor table per shard,
+/// pinned shards, io_uring, BPF.
+#[test]
+fn the_edge_may_make_the_calls_that_it_needs() {
+    let unit = shipped("push-daemon.service");
+    let allowed = |groups: Vec<&str>| -> Option<BTreeSet<String>> {
+        let mut calls = BTreeSet::new();
+        for group in groups {
+            calls.extend(expand(group)?);
+        }
+        Some(calls)
+    };
+    let filters: Vec<&str> = values(&unit, &["SystemCallFilter"]).collect();
+    // `~` stands before the first of a line's groups and holds for all of them.
+    let line_is_deny = |group: &str| unit.lines().any(|l| l.starts_with("SystemCallFilter=~") && l.contains(group));
+    let (denied, granted): (Vec<&str>, Vec<&str>) =
+        filters.into_iter().partition(|group| line_is_deny(group.trim_start_matches('~')));
+    let denied = denied.into_iter().map(|group| group.trim_start_matches('~')).collect();
+    let (Some(granted), Some(denied)) = (allowed(granted), allowed(denied)) else { return };
+    for call in
+        ["unshare", "sched_setaffinity", "io_uring_setup", "io_uring_enter", "bpf", "perf_event_open", "epoll_wait"]
+    {
+        assert!(granted.contains(call) && !denied.contains(call), "{call} is not let through");
+    }
+    for call in ["mount", "setuid", "init_module", "ptrace", "reboot"] {
+        assert!(!granted.contains(call) || denied.contains(call), "{call} is let through");
+    }
+}
+
+/// The system calls of a group, groups within it included; a plain name is itself.
+fn expand(group: &str) -> Option<BTreeSet<String>> {
+    if !group.starts_with('@') {
+        return Some(BTreeSet::from([group.to_owned()]));
+    }
+    let output = tool("systemd-analyze", &["syscall-filter", "--no-pager", group], &[])?;
+    let text = said(&output);
+    let members =
+        text.lines().filter(|line| line.starts_with(' ')).map(str::trim).filter(|line| !line.starts_with('#'));
+    let mut calls = BTreeSet::new();
+    for member in members {
+        calls.extend(expand(member)?);
+    }
+    Some(calls)
+}
+
+#[test]
+fn users_and_directories_come_out_as_the_units_expect() {
+    let root = TempDir::new().unwrap();
+    let at = |path: &str| root.path().join(path).display().to_string();
+    for (name, file) in [("users.conf", "push-appliance.sysusers"), ("files.conf", "push-appliance.tmpfiles")] {
+        fs::write(at(name), shipped(file)).unwrap();
+    }
+    let root_option = format!("--root={}", root.path().display());
+    let Some(output) = tool("systemd-sysusers", &["--dry-run", &root_option, &at("users.conf")], &[]) else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    for unit in UNITS {
+        let text = shipped(unit);
+        for user in values(&text, &["User", "Group"]) {
+            assert!(said(&output).contains(&format!("'{user}'")), "{unit} runs as {user}, whom nobody makes");
+        }
+    }
+    fs::write(at("typo.conf"), shipped("push-appliance.sysusers").replace("u     push", "x     push")).unwrap();
+    let Some(typo) = tool("systemd-sysusers", &["--dry-run", &root_option, &at("typo.conf")], &[]) else { return };
+    assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can make users and directories in a root of its own");
+        return;
+    }
+    make_for_real(root.path(), &root_option, &at);
+}
+
+/// In the temporary root: this version has no dry run for tmpfiles, and a real run says more.
+fn make_for_real(root: &Path, root_option: &str, at: &dyn Fn(&str) -> String) {
+    fs::create_dir_all(root.join("etc")).unwrap();
+    let Some(users) = tool("systemd-sysusers", &[root_option, &at("users.conf")], &[]) else { return };
+    assert!(users.status.success(), "{}", said(&users));
+    fs::create_dir_all(root.join("sys/fs/bpf")).unwrap();
+    let Some(files) = tool("systemd-tmpfiles", &[root_option, "--create", &at("files.conf")], &[]) else { return };
+    assert!(files.status.success() && said(&files).is_empty(), "{}", said(&files));
+    let of_user = |name: &str| -> u32 {
+        let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
+        let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+        line.split(':').nth(2).unwrap().parse().unwrap()
+    };
+    for (path, mode, user) in [
+        ("etc/push-appliance", 0o750, 0),
+        ("sys/fs/bpf", 0o711, 0),
+        ("sys/fs/bpf/push-appliance", 0o750, of_user("push-daemon")),
+    ] {
+        let metadata = fs::metadata(root.join(path)).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, user), "{path}");
+    }
+    fs::write(at("typo.conf"), shipped("push-appliance.tmpfiles").replace("0750", "07x0")).unwrap();
+    let Some(typo) = tool("systemd-tmpfiles", &[root_option, "--create", &at("typo.conf")], &[]) else { return };
+    assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
+}
+
+/// The keys of a sysctl file whose meaning this kernel does not know.
+fn unknown_keys(text: &str) -> Vec<String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']))
+        .map(|line| line.split('=').next().unwrap_or_default().trim().to_owned())
+        .filter(|key| !Path::new("/proc/sys").join(key.replace('.', "/")).exists())
+        .collect()
+}
+
+#[test]
+fn each_sysctl_key_exists() {
+    let text = shipped("90-push-appliance.conf");
+    if !Path::new("/proc/sys/net/core/somaxconn").exists() {
+        println!("skipped: /proc/sys/net is not readable here");
+        return;
+    }
+    assert_eq!(unknown_keys(&text), Vec::<String>::new());
+    assert_eq!(unknown_keys(&text.replace("somaxconn", "somaxcon")), ["net.core.somaxcon"]);
+    let values = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    assert!(values.clone().count() > 0 && values.clone().all(|line| line.contains(" = ")), "{text}");
+}
