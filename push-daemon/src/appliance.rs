@@ -23,7 +23,8 @@ use wire::trunk::NodeAddress;
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
-use crate::shard::order::{News, NewsDesk, Order};
+use crate::shard::news::{News, NewsDesk};
+use crate::shard::order::Order;
 use crate::shard::{Running, ShardSettings, spawn};
 use crate::trunk::{self, Identity, Parts, TrunkStatus};
 
@@ -96,7 +97,8 @@ impl Appliance {
         let plan = Plan::of(config)?;
         let secret = KeySecret::new(u128::from_ne_bytes(random()?));
         let incarnation = u64::from_ne_bytes(random()?);
-        let (desk, news) = NewsDesk::new(config.trunk.news_queue);
+        let (desk, news) = NewsDesk::open(config.trunk.news_queue)
+            .map_err(|error| ApplianceError::Host { what: "start the courier's thread", error })?;
         let (shards, tcp, websocket) = start_shards(config, &plan, &desk)?;
 
         let listener = admin::listen(config.admin.listen)

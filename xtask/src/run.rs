@@ -45,7 +45,8 @@ pub(crate) struct Arguments {
 
 /// Interface names end at 15 characters.
 fn prefix(text: &str) -> Result<String, String> {
-    let fits = (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let fits =
+        (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     if fits { Ok(text.to_owned()) } else { Err("1 to 8 lower-case letters and digits".to_owned()) }
 }
 
@@ -156,9 +157,8 @@ impl Rig {
             forward(ports.tcp, &network.viewers(), Network::edge_address(ports.tcp))?;
             forward(ports.websocket, &network.viewers(), Network::edge_address(ports.websocket))?;
         }
-        let start = |name, config: &Path| {
-            Daemon::start(name, &binaries.join(name), config, namespace.as_deref(), directory)
-        };
+        let start =
+            |name, config: &Path| Daemon::start(name, &binaries.join(name), config, namespace.as_deref(), directory);
         let mut tier = start("logic-tier", &tier_config)?;
         tier.wait_until(START_PATIENCE, || answers(loopback(ports.publisher), "/healthz"))?;
         let mut edge = start("push-daemon", &edge_config)?;
@@ -180,7 +180,9 @@ impl Rig {
         let Ports { tcp, websocket, publisher, page, .. } = ports;
         println!("\nThe appliance is up.\n");
         println!("  page        http://127.0.0.1:{page}/");
-        println!("  publish     curl -d 'hello' 'http://127.0.0.1:{publisher}/goim/push/room?operation=1000&type=live&room=1000'");
+        println!(
+            "  publish     curl -d 'hello' 'http://127.0.0.1:{publisher}/goim/push/room?operation=1000&type=live&room=1000'"
+        );
         println!("  clients     tcp 127.0.0.1:{tcp}   websocket ws://127.0.0.1:{websocket}/sub");
         match &self.kernel {
             Some(kernel) => {
@@ -188,9 +190,15 @@ impl Rig {
                 let root = pin_root(&arguments.prefix);
                 println!("  filter      on {} in namespace {}", kernel.network.edge_interface(), kernel.network.edge());
                 println!("  pushctl     {} --pin-root {} status", pushctl.display(), root.display());
-                println!("              {} --pin-root {} filter add 10.203.0.2   (shuts the page's room out)", pushctl.display(), root.display());
+                println!(
+                    "              {} --pin-root {} filter add 10.203.0.2   (shuts the page's room out)",
+                    pushctl.display(),
+                    root.display()
+                );
             }
-            None => println!("  filter      none: run as root (and without --no-kernel) for the XDP filter on a veth pair"),
+            None => {
+                println!("  filter      none: run as root (and without --no-kernel) for the XDP filter on a veth pair")
+            }
         }
         println!("\nCtrl-C ends it and takes everything down.");
     }

@@ -17,7 +17,7 @@ use wire::websocket::{CloseCode, Event, Fragments, Limits, MessageKind, Opcode};
 use super::Shard;
 use super::clock::Tick;
 use super::conn::{NONE, Phase};
-use super::order::News;
+use super::news::News;
 use super::reason::CloseReason;
 
 /// The path of the WebSocket endpoint.

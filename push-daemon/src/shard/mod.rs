@@ -8,7 +8,7 @@
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
 //! and going · `rooms`, `mids`, `accepts` who is where · `fanout` one block to many · `egress` what a slow socket
-//! still owes · `liveness` who fell silent · `order` orders in and news out · `counters`, `reason` what is counted
+//! still owes · `liveness` who fell silent · `order`, `news` orders in and news out · `counters`, `reason` what is counted
 
 mod accepts;
 mod clock;
@@ -20,6 +20,7 @@ mod ingress;
 mod listen;
 mod liveness;
 mod mids;
+pub mod news;
 pub mod order;
 pub mod reason;
 mod requests;
@@ -45,7 +46,8 @@ use fanout::{Everyone, Round};
 use ingress::Input;
 use listen::Listener;
 use mids::Mids;
-use order::{NewsDesk, Order, ShardHandle};
+use news::NewsDesk;
+use order::{Order, ShardHandle};
 use reason::CloseReason;
 use rooms::Rooms;
 pub use spawn::{Running, ShardSettings, Start, spawn};

@@ -1,16 +1,13 @@
 //! What shards are told and what they tell: the only two ways in and out of a shard.
 //!
-//! Orders come in through one bounded queue and a `Waker`; news go out through one bounded channel. Nothing
-//! else is shared, so a shard needs no lock.
+//! Orders come in through one bounded queue and a `Waker`; news go out through `news`. Nothing else is shared, so a
+//! shard needs no lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use mio::Waker;
-use tokio::sync::mpsc;
-use wire::auth::AuthBody;
 use wire::goim::Header;
 use wire::key::Place;
 
@@ -90,60 +87,6 @@ pub struct Refusal {
     pub reason: Arc<str>,
 }
 
-/// Something that happened in a shard and concerns the logic tier.
-#[derive(Debug)]
-pub enum News {
-    /// A client wants in.
-    Auth {
-        /// Where it is.
-        place: Place,
-        /// What it said.
-        body: AuthBody,
-        /// Cookie header of its upgrade.
-        cookie: String,
-        /// Its address.
-        address: String,
-    },
-    /// A client is in.
-    Joined {
-        /// Where it is.
-        place: Place,
-        /// User id.
-        mid: i64,
-        /// The key that it brought, if it did.
-        key: Option<Box<str>>,
-        /// Its room, if any.
-        room: Option<Box<str>>,
-        /// Its address.
-        address: String,
-    },
-    /// A client changed its room.
-    Moved {
-        /// Where it is.
-        place: Place,
-        /// Its new room, if any.
-        room: Option<Box<str>>,
-    },
-    /// A client that was in is gone.
-    Left {
-        /// Where it was.
-        place: Place,
-    },
-    /// A client's message for its room.
-    Message {
-        /// Where it is.
-        place: Place,
-        /// Of the packet, for the reply.
-        header: Header,
-        /// User id.
-        mid: i64,
-        /// Its room.
-        room: Box<str>,
-        /// The message.
-        body: Bytes,
-    },
-}
-
 /// A way to give one shard orders.
 #[derive(Clone)]
 pub struct ShardHandle {
@@ -197,48 +140,5 @@ impl ShardHandle {
 
     pub(crate) fn woke(&self) {
         self.asleep.store(false, SeqCst);
-    }
-}
-
-/// Where shards put their news.
-#[derive(Clone)]
-pub struct NewsDesk {
-    /// News not yet taken by the trunk. Full means that the trunk is behind; see [`Self::tell`].
-    news: mpsc::Sender<News>,
-    /// Session news were lost: the trunk has to ask every shard for the full picture.
-    resync_due: Arc<AtomicBool>,
-}
-
-impl NewsDesk {
-    /// A desk that holds `capacity` news, and its other end.
-    #[must_use]
-    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<News>) {
-        let (news, receiver) = mpsc::channel(capacity);
-        (Self { news, resync_due: Arc::new(AtomicBool::new(false)) }, receiver)
-    }
-
-    /// Passes news on. False when there was no room: session news are then made up for by a resync, anything
-    /// else the caller has to refuse.
-    #[must_use]
-    pub(crate) fn tell(&self, news: News) -> bool {
-        match self.news.try_send(news) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(news) | mpsc::error::TrySendError::Closed(news)) => {
-                if matches!(news, News::Joined { .. } | News::Moved { .. } | News::Left { .. }) {
-                    self.resync_due.store(true, SeqCst);
-                }
-                false
-            }
-        }
-    }
-
-    /// Whether there is room for `count` more.
-    pub(crate) fn has_room_for(&self, count: usize) -> bool {
-        self.news.capacity() >= count
-    }
-
-    /// True once after session news were lost.
-    pub fn take_resync_due(&self) -> bool {
-        self.resync_due.swap(false, SeqCst)
     }
 }

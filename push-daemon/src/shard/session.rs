@@ -12,7 +12,8 @@ use wire::websocket::frame::put_close;
 
 use super::Shard;
 use super::conn::{Manner, NONE, Phase};
-use super::order::{Admitted, News, Refusal};
+use super::news::News;
+use super::order::{Admitted, Refusal};
 use super::reason::CloseReason;
 
 /// How long a client that was told goodbye may take to hang up.

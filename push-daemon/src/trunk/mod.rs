@@ -30,7 +30,8 @@ use wire::trunk::{Ack, AuthRequest, ChatUp, Hello, NodeAddress, PROTOCOL, Positi
 
 use crate::config::Trunk;
 use crate::shard::counters::Counters;
-use crate::shard::order::{News, NewsDesk, Order, ShardHandle};
+use crate::shard::news::{News, NewsDesk};
+use crate::shard::order::{Order, ShardHandle};
 use arbiter::Arbiter;
 use line::{LineEvent, LineSender};
 use status::count;

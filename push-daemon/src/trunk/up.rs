@@ -8,7 +8,8 @@ use wire::trunk::{AuthRequest, ChatUp, EdgeReport, Joined, Left, Moved, SessionB
 
 use super::Hub;
 use super::status::count;
-use crate::shard::order::{News, Order, Refusal};
+use crate::shard::news::News;
+use crate::shard::order::{Order, Refusal};
 use crate::shard::reason::CloseReason;
 
 impl Hub {

@@ -110,7 +110,8 @@ const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 impl BpfFileSystem {
     /// Mounts it unless it is there.
     pub(crate) fn ensure() -> Result<Self, String> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| format!("cannot read the mounts: {error}"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mounts").map_err(|error| format!("cannot read the mounts: {error}"))?;
         let is_there = mounts.lines().any(|line| {
             let mut fields = line.split(' ').skip(1);
             fields.next() == Some(BPF_FILE_SYSTEM) && fields.next() == Some("bpf")
