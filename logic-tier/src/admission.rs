@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use wire::auth::{MAX_ACCEPTS, MAX_KEY_BYTES};
 use wire::room::RoomId;
-use wire::trunk::{AuthRequest, Denied, Granted};
+use wire::trunk::{AuthRequest, Denied, Granted, RoomList};
 
 use crate::config::{self, AdmissionMode};
 use crate::metrics::Outcome;
@@ -81,11 +81,12 @@ impl Claims {
         })
     }
 
-    fn allows(&self, room: &str) -> bool {
+    /// The rooms that the token is for; `None` for any.
+    fn rooms(&self) -> Option<Vec<String>> {
         if self.room.is_none() && self.rooms.is_none() {
-            return true;
+            return None;
         }
-        self.room.iter().chain(self.rooms.iter().flatten()).any(|allowed| allowed == room)
+        Some(self.room.iter().chain(self.rooms.iter().flatten()).cloned().collect())
     }
 }
 
@@ -117,6 +118,7 @@ impl Admission {
             RoomId::parse(&request.room).map_err(|error| Refusal::new(Outcome::BadRoom, error.to_string()))?;
         }
         let mut mid = request.mid;
+        let mut rooms = None;
         if let Some(verifier) = &self.token {
             let claims = verifier.verify(request)?;
             if let Some(claimed) = claims.mid() {
@@ -126,7 +128,8 @@ impl Admission {
                 }
                 mid = claimed;
             }
-            if !request.room.is_empty() && !claims.allows(&request.room) {
+            rooms = claims.rooms();
+            if rooms.as_ref().is_some_and(|rooms| !request.room.is_empty() && !rooms.contains(&request.room)) {
                 return Err(Refusal::new(Outcome::OtherRoom, "the token does not allow this room"));
             }
         }
@@ -135,6 +138,8 @@ impl Admission {
             key: if self.client_keys { request.key.clone() } else { String::new() },
             room: request.room.clone(),
             accepts: request.accepts.clone(),
+            // The edge holds the client to them when it changes its room.
+            rooms: rooms.map(|rooms| RoomList { rooms }),
         })
     }
 }

@@ -74,8 +74,8 @@ pub struct Admitted {
     pub room: Option<Box<str>>,
     /// Operations that it accepts.
     pub accepts: Vec<i32>,
-    /// Rooms that it may move to; none means any.
-    pub rooms: Box<[Box<str>]>,
+    /// Rooms that it may move to; `None` means any.
+    pub rooms: Option<Box<[Box<str>]>>,
 }
 
 /// A no, with its reason.

@@ -54,9 +54,9 @@ impl Shard {
             self.connections[slot].own_key = true;
             self.own_keys.insert(key.clone(), slot);
         }
-        if !admitted.rooms.is_empty() {
+        if let Some(rooms) = admitted.rooms {
             self.connections[slot].confined = true;
-            self.confined.insert(slot, admitted.rooms);
+            self.confined.insert(slot, rooms);
         }
         if let Some(room) = &admitted.room {
             self.join_room(slot, room);

@@ -128,7 +128,7 @@ impl Hub {
                         key: (!granted.key.is_empty()).then(|| granted.key.into()),
                         room: (!granted.room.is_empty()).then(|| granted.room.into()),
                         accepts: granted.accepts,
-                        rooms: granted.rooms.into_iter().map(Into::into).collect(),
+                        rooms: granted.rooms.map(|list| list.rooms.into_iter().map(Into::into).collect()),
                     }),
                 )
             }
