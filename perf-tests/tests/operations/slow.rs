@@ -76,6 +76,20 @@ fn a_client_that_owes_for_too_long_is_closed_and_the_others_miss_nothing() {
 }
 
 #[test]
+fn a_client_that_is_reset_while_it_owes_is_counted_with_what_it_owed() {
+    let rig = Rig::start("limits.debt_bytes = 1073741824\nlimits.debt_age_ms = 600000", "");
+    let mut witness = [Client::in_room(&rig.stack, EVERY_PATH[0], 1)];
+    let stalled = Client::slow_in_room(&rig.stack, EVERY_PATH[0], 1);
+    push_until(&rig, &mut witness, || rig.stat("/owed_bytes") > 5 * BODY_BYTES as u64);
+    stalled.abort();
+    rig.await_stat("/closed_by_reason/peer_reset", |count| count == 1);
+    assert!(rig.stat("/dropped_total") >= 5);
+    assert_eq!(rig.stat("/owed_bytes"), 0);
+    rig.push("1", "life goes on");
+    assert_eq!(witness[0].hears(), "life goes on");
+}
+
+#[test]
 fn control_is_never_behind_data() {
     const HEARTBEATS: i32 = 20;
     let rig = Rig::start("limits.debt_bytes = 1073741824\nlimits.debt_age_ms = 600000", "");
