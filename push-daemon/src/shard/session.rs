@@ -167,10 +167,11 @@ impl Shard {
         }
         // In the middle of a block there is no place for a goodbye.
         let told = reason.is_told() && self.connections[slot].debt == NONE && phase != Phase::Upgrading;
+        // First, so that who was told finds it counted.
+        self.counters.closed(reason).add(1);
         if told {
             self.say_goodbye(slot, reason, words.unwrap_or(reason.words()));
         }
-        self.counters.closed(reason).add(1);
         self.withdraw(slot);
         let broken = self.connections[slot].debt != NONE;
         self.forgive(slot);
