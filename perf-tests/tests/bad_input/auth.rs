@@ -10,7 +10,7 @@ use crate::rows::{Row, Stage, on_both, request, run};
 fn an_auth_body_that_cannot_be_used_is_answered_with_its_reason() {
     let rig = Rig::start("", "");
     let accepts = |count: usize| format!(r#"{{"mid":1,"accepts":[{}]}}"#, vec!["1000"; count].join(","));
-    let bodies: [(&str, Vec<u8>, &str); 15] = [
+    let bodies: [(&str, Vec<u8>, &str); 17] = [
         ("nothing", b"".to_vec(), "not the JSON"),
         ("no JSON", b"hello".to_vec(), "not the JSON"),
         ("bytes", vec![0xff; 200], "not the JSON"),
@@ -19,6 +19,12 @@ fn an_auth_body_that_cannot_be_used_is_answered_with_its_reason() {
         ("a list", b"[1]".to_vec(), "not the JSON"),
         ("an empty object", b"{}".to_vec(), "names neither mid"),
         ("a text for a number", br#"{"mid":"1"}"#.to_vec(), "not the JSON"),
+        (
+            "a long text for a number",
+            format!(r#"{{"mid":"{}"}}"#, "\u{5f39}".repeat(1_300)).into_bytes(),
+            "not the JSON",
+        ),
+        ("a long unknown type", format!(r#"{{"uid":"{}"}}"#, "x".repeat(4_000)).into_bytes(), "not the JSON"),
         ("deep nesting", [br#"{"mid":1,"x":"#.as_slice(), &[b'['; 4_000]].concat(), "not the JSON"),
         ("too many accepts", accepts(65).into_bytes(), "accepts names 65"),
         ("far too many accepts", accepts(800).into_bytes(), "accepts names 800"),
