@@ -1,12 +1,14 @@
 //! Clients that are too slow, half-open, or gone without a word: time ends them, for its own reason.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use perf_tests::probe::{Closed, Event};
 use perf_tests::websocket::opcode;
 use wire::goim::op;
 
-use crate::edge_rig::{Client, EVERY_PATH, Over, Rig};
+use crate::edge_rig::{Client, EVERY_PATH, Over, Rig, SOON};
 use crate::rows::Answer::Goodbye;
 use crate::rows::{Stage, Witnesses, check_answer, client_at, frame, request};
 
@@ -68,6 +70,20 @@ fn who_does_not_say_who_it_is_in_time_is_told_and_closed() {
         count += 1;
     }
     assert_eq!(rig.closed("auth_timeout"), count);
+}
+
+#[test]
+fn a_request_head_that_does_not_end_in_time_is_answered_with_408() {
+    let rig = Rig::start("limits.handshake_timeout_ms = 700", "");
+    for request in ["", "G", "GET /sub HTTP/1.1\r\nHost: edge\r\n"] {
+        let mut socket = TcpStream::connect(rig.stack.addresses().websocket).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{request:?}: {answer:?}");
+    }
+    assert_eq!(rig.closed("auth_timeout"), 3);
 }
 
 #[test]
