@@ -92,9 +92,16 @@ fn a_packet_that_does_not_end_in_time_is_closed_however_it_trickles_in() {
     let mut witnesses = Witnesses::join(&rig);
     let message = request(op::SEND_MESSAGE, &[b'x'; STEPS]);
     let in_frame = frame(0x80 | opcode::BINARY, &message);
-    let rows: [(&str, Over, &dyn Fn(usize) -> Vec<u8>); 2] = [
+    let rows: [(&str, Over, &dyn Fn(usize) -> Vec<u8>); 4] = [
         ("a byte at a time", Over::Tcp, &|step| vec![message[step]]),
         ("a byte of a frame at a time", Over::WebSocket, &|step| vec![in_frame[step]]),
+        ("a fragment at a time", Over::WebSocket, &|step| {
+            frame(if step == 0 { opcode::BINARY } else { opcode::CONTINUATION }, &message[step..=step])
+        }),
+        ("a ping between fragments", Over::WebSocket, &|step| match step {
+            0 => frame(opcode::BINARY, &message[..1]),
+            _ => frame(0x80 | opcode::PONG, b"still here"),
+        }),
     ];
     for (number, (name, over, step)) in rows.into_iter().enumerate() {
         let mut client = client_at(&rig, over, Stage::Joined);
