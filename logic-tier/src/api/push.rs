@@ -6,7 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use wire::auth::MAX_KEY_BYTES;
 use wire::room::RoomId;
 
@@ -16,6 +17,9 @@ use super::reply::{BAD_REQUEST, Reply, SERVER_ERROR};
 use crate::bus::{AppendError, Origin, Record};
 use crate::config;
 use crate::metrics::{Kind, PushLabels, PushResult, RequestRefusal};
+
+/// Of a message that is too long, what is taken and thrown away so that its sender gets to read why.
+const MAX_DISCARDED_BYTES: usize = 16 << 20;
 
 pub(super) async fn push(State(api): State<Api>, kind: Kind, request: Request) -> Reply {
     let (result, reply) = match accept(&api, kind, request).await {
@@ -70,23 +74,50 @@ async fn accept(api: &Api, kind: Kind, request: Request) -> Result<(), PushError
 
 async fn read(body: Body, announced: Option<u64>, config: &config::Http) -> Result<Bytes, PushError> {
     let max = config.max_body_bytes;
-    let too_large = || {
+    let timeout = Duration::from_millis(config.request_timeout_ms.get());
+    let too_large = |rest: Body| {
+        // Besides the answer: most publishers send all of it before they listen, and would find a broken connection.
+        tokio::spawn(tokio::time::timeout(timeout, discard(rest)));
         let reply = Reply::refused(BAD_REQUEST, format!("the message has more than {} bytes", max.get()));
         PushError::Refused(RequestRefusal::TooLarge, reply.with_status(StatusCode::PAYLOAD_TOO_LARGE))
     };
     if announced.is_some_and(|length| length > max.get()) {
-        return Err(too_large());
+        return Err(too_large(body));
     }
-    let timeout = Duration::from_millis(config.request_timeout_ms.get());
     let incomplete = |why: String| {
         let reply = Reply::refused(BAD_REQUEST, format!("the message did not arrive whole: {why}"));
         PushError::Refused(RequestRefusal::Incomplete, reply.with_status(StatusCode::REQUEST_TIMEOUT))
     };
-    match tokio::time::timeout(timeout, Limited::new(body, max.count()).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+    let mut body = body;
+    match tokio::time::timeout(timeout, collect(&mut body, max.count())).await {
+        Ok(Ok(Some(message))) => Ok(message),
+        Ok(Ok(None)) => Err(too_large(body)),
         Ok(Err(error)) => Err(incomplete(error.to_string())),
         Err(_elapsed) => Err(incomplete(format!("it took longer than {} ms", timeout.as_millis()))),
+    }
+}
+
+/// The whole of `body`; `None` once it has more than `max_bytes`.
+async fn collect(body: &mut Body, max_bytes: usize) -> Result<Option<Bytes>, axum::Error> {
+    let mut message = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if message.len() + data.len() > max_bytes {
+            return Ok(None);
+        }
+        message.extend_from_slice(&data);
+    }
+    Ok(Some(message.freeze()))
+}
+
+/// Takes what still comes of a refused message, up to [`MAX_DISCARDED_BYTES`]; then the connection breaks after all.
+async fn discard(mut body: Body) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > MAX_DISCARDED_BYTES {
+            break;
+        }
     }
 }
 

@@ -101,6 +101,9 @@ fn a_message_over_the_limit_is_answered_with_413_and_one_at_the_limit_is_taken()
         assert!(answer.is_accepted(), "{answer:?}");
         assert_eq!(listener.push().body, [b'y'; LIMIT]);
     }
+    // An ordinary client, which sends all of it before it listens.
+    let answer = rig.publisher.push_room(1000, "live", "1", &[b'x'; 50 * LIMIT]).unwrap();
+    assert_eq!((answer.status, answer.code), (413, Some(-400)));
 }
 
 #[test]
