@@ -37,7 +37,7 @@ const ROWS: [(&str, &[&str]); 4] = [
 /// Builds, starts the appliance, and runs every row.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     setup::ensure(Purpose::Build)?;
-    let binaries = build(true, &["push-daemon", "logic-tier", "perf-tests"])?;
+    let binaries = build(true)?;
     let directory = workspace::target().join("run/bench");
     fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let _lock = lock(&directory)?;

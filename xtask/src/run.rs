@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let with_kernel = !arguments.no_kernel && setup::is_root();
     setup::ensure(if with_kernel { Purpose::Run } else { Purpose::Build })?;
     let object = if with_kernel { Some(ebpf::make()?) } else { None };
-    let binaries = build(arguments.release, &["push-daemon", "logic-tier"])?;
+    let binaries = build(arguments.release)?;
 
     let directory = workspace::target().join("run").join(&arguments.prefix);
     fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
@@ -111,13 +111,11 @@ fn greet(appliance: &Appliance, arguments: &Arguments, ports: &Ports, binaries: 
     println!("\nCtrl-C ends it and takes everything down.");
 }
 
-/// Builds the binaries of `packages` and gives their directory.
-pub(crate) fn build(release: bool, packages: &[&str]) -> Result<PathBuf, String> {
+/// Builds all binaries and gives their directory. All at once, so that `run`, `bench` and `test` share what is
+/// compiled: the features of a dependency follow from the packages that are built together.
+pub(crate) fn build(release: bool) -> Result<PathBuf, String> {
     let mut command = Command::new(workspace::cargo());
-    command.arg("build");
-    for package in packages {
-        command.args(["--package", package]);
-    }
+    command.args(["build", "--workspace", "--bins"]);
     if release {
         command.arg("--release");
     }
