@@ -95,6 +95,11 @@ impl<A: Address> Family<A> {
         })
     }
 
+    /// How many hosts and how many prefixes fit.
+    pub(super) fn bounds(&self) -> (u32, u32) {
+        (self.max_hosts, self.max_prefixes)
+    }
+
     /// The rule of exactly this prefix.
     pub(super) fn get(&self, address: A, length: u8) -> Result<Option<RuleValue>, KernelError> {
         let found = if length == A::BITS {
