@@ -159,7 +159,7 @@ fn attach_says_what_it_found_and_detach_takes_all() {
     let Some(pushctl) = Pushctl::new() else { return };
     assert_eq!(pushctl.says("detach"), format!("nothing is pinned under {}\n", pushctl.bpffs.pin_root().display()));
     let attach = "attach --interface lo --mode generic --protect 3101 --object OBJECT";
-    assert!(pushctl.says(attach).starts_with("the filter attached, with no rules yet\n"));
+    assert!(pushctl.says(attach).starts_with("the filter is attached, with no rules yet\n"));
     pushctl.says("filter add 10.0.0.0/8");
     assert_eq!(pushctl.json(attach)["arrival"], "adopted");
     assert!(pushctl.says("detach --dry-run").starts_with("would detach the filter and forget its rules:\n"));
