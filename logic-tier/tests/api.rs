@@ -136,6 +136,29 @@ fn a_message_that_does_not_arrive_is_cut_off() {
 }
 
 #[test]
+fn a_push_that_would_wait_too_long_is_told_so_at_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // Each commit waits for company for a second, and three of these messages may wait.
+    let bus = "commit_window_ms = 1000\nappend_bytes = 4194304";
+    let config = write_config(directory.path(), "max_body_bytes = 1048576", "", bus);
+    let daemon = Daemon::start(&config);
+    let http = daemon.http;
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let push = move || Publisher::new(http).post("/goim/push/all?operation=1000", &[b'x'; 1 << 20]);
+        let pushes: Vec<_> = (0..12).map(|_| scope.spawn(push)).collect();
+        pushes.into_iter().map(|push| push.join().expect("a publisher")).collect()
+    });
+    let taken = answers.iter().filter(|answer| **answer == accepted()).count() as u64;
+    let busy = r#"{"code":-500,"message":"the bus is busy: too much waits for the disk; try again"}"#;
+    assert!(taken >= 3 && taken < 12, "{taken} of 12 were taken");
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200 && answer.body == busy).count() as u64, 12 - taken);
+    let publisher = Publisher::new(http);
+    assert_eq!(publisher.metric("logic_requests_refused_total{reason=\"busy\"} "), 12 - taken);
+    assert_eq!(publisher.metric("logic_pushes_total{kind=\"all\",result=\"failed\"} "), 12 - taken);
+    assert_eq!(publisher.metric("logic_bus_appends_total "), taken);
+}
+
+#[test]
 fn publishers_need_a_key_when_there_is_one() {
     let (_directory, daemon) = start("api_keys = [\"first\", \"second\"]");
     let push = "/goim/push/all?operation=1000";
