@@ -150,7 +150,7 @@ fn a_push_that_would_wait_too_long_is_told_so_at_once() {
     });
     let taken = answers.iter().filter(|answer| **answer == accepted()).count() as u64;
     let busy = r#"{"code":-500,"message":"the bus is busy: too much waits for the disk; try again"}"#;
-    assert!(taken >= 3 && taken < 12, "{taken} of 12 were taken");
+    assert!((3..12).contains(&taken), "{taken} of 12 were taken");
     assert_eq!(answers.iter().filter(|answer| answer.status == 200 && answer.body == busy).count() as u64, 12 - taken);
     let publisher = Publisher::new(http);
     assert_eq!(publisher.metric("logic_requests_refused_total{reason=\"busy\"} "), 12 - taken);
