@@ -55,8 +55,8 @@ pub struct Http {
     pub api_keys: Vec<Secret>,
     /// The longest message; a longer one is answered with 413.
     pub max_body_bytes: Bounded<1, MAX_MESSAGE_BYTES>,
-    /// Keys or mids that one push may name.
-    pub max_targets: Bounded<1, 10_000>,
+    /// Keys or mids that one push may name. They stand in the URL, which HTTP libraries end at 64 KiB.
+    pub max_targets: Bounded<1, 4_000>,
     /// Connections at one time; more wait in the listener's backlog.
     pub max_connections: Bounded<1, 1_000_000>,
     /// A request that takes longer to arrive is cut off.
