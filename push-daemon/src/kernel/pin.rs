@@ -81,7 +81,15 @@ pub(super) fn beside(path: &Path) -> PathBuf {
 
 /// Held while pins are made or removed, so that two processes do not do it at once. The kernel lets go of it with the process.
 pub(super) struct Lock {
-    _root: File,
+    root: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that was just forked for something else still has the descriptor, and with it the lock,
+        // until it execs.
+        let _ = flock(&self.root, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -89,7 +97,7 @@ impl Lock {
         let opened =
             File::open(root).map_err(|source| KernelError::system(format!("open {}", root.display()), source))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _root: opened }),
+            Ok(()) => Ok(Self { root: opened }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Locked { path: root.into() }),
             Err(error) => Err(KernelError::system(format!("lock {}", root.display()), error)),
         }
