@@ -38,7 +38,8 @@ fn asking(token: impl Into<String>) -> AuthRequest {
 #[test]
 fn open_admission_lets_everybody_in_as_they_ask() {
     let request = AuthRequest { key: "tv".to_owned(), accepts: vec![1000, 1001], ..asking("") };
-    let granted = Granted { mid: 7, key: "tv".to_owned(), room: "live://1".to_owned(), accepts: vec![1000, 1001] };
+    let granted =
+        Granted { mid: 7, key: "tv".to_owned(), room: "live://1".to_owned(), accepts: vec![1000, 1001], rooms: None };
     assert_eq!(admission("").judge(&request), Ok(granted.clone()));
     let without_keys = admission("[admission]\nclient_keys = false");
     assert_eq!(without_keys.judge(&request), Ok(Granted { key: String::new(), ..granted }));
