@@ -124,7 +124,7 @@ pub struct Bus {
     pub directory: Option<PathBuf>,
     /// Ordered strands of the log; fixed when the bus is created.
     pub partitions: Bounded<1, 1_024>,
-    /// Records above this are trimmed, oldest first.
+    /// Records above this are trimmed, oldest first. The file is larger: a store of pages has room between records.
     pub retention_bytes: Bounded<{ 1 << 16 }, { 1 << 40 }>,
     /// Records older than this are trimmed.
     pub retention_age_s: Bounded<1, 31_536_000>,
