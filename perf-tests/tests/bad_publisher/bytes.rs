@@ -86,7 +86,7 @@ fn a_message_over_the_limit_is_answered_with_413_and_one_at_the_limit_is_taken()
     let chunk = [format!("{:x}\r\n", LIMIT / 2).as_bytes(), &[b'x'; LIMIT / 2], b"\r\n"].concat();
     let chunked = [format!("{PUSH_ROOM}Transfer-Encoding: chunked\r\n\r\n").as_bytes(), &chunk.repeat(3)].concat();
     let rows = [
-        ("announced and not sent", with_length(usize::MAX >> 1, b"")),
+        ("far more announced than sent", with_length(usize::MAX >> 1, &[b'x'; 2 << 20])),
         ("one byte too many", with_length(LIMIT + 1, &[b'x'; LIMIT + 1])),
         ("twice the limit", with_length(2 * LIMIT, &[b'x'; 2 * LIMIT])),
         ("in chunks", chunked),

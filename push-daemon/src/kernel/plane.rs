@@ -5,7 +5,7 @@
 use std::{fs, io, path::Path};
 
 use abi::settings::{INTERFACE_NAME_BYTES, OBSERVE, Settings};
-use aya::programs::{ProgramInfo, loaded_programs};
+use aya::programs::ProgramInfo;
 use serde::Serialize;
 
 use super::{
@@ -41,6 +41,7 @@ pub struct KernelPlane {
     pins: PinDir,
     tables: Tables,
     arrival: Arrival,
+    notes: Vec<String>,
 }
 
 impl KernelPlane {
@@ -59,10 +60,6 @@ impl KernelPlane {
         let mut loaded = load::load(config, &pins)?;
         let mut tables = Tables::open(&config.pin_root)?;
         let before = tables.settings()?;
-        tables.set_protected_ports(&config.protected_ports)?;
-        tables.set_management(&config.management)?;
-        tables.set_settings(Settings { observe: if config.observe { OBSERVE } else { 0 }, ..before })?;
-
         finish_interrupted_move(&pins)?;
         let program_pin = pins.file(abi::maps::FILTER);
         let arrival = match find_link(&pins)? {
@@ -71,15 +68,28 @@ impl KernelPlane {
                 attach::attach(loaded.program()?, &interface, config.mode, &pins.link())?;
                 if had_tables { Arrival::TablesAdopted } else { Arrival::Fresh }
             }
-            Some(link) => match place_of(link, &before, &interface)? {
+            Some(link) => match place_of(link, &interface)? {
                 Place::Here(mode) if mode == config.mode => adopt(&mut loaded, link, &pins)?,
                 Place::Here(mode) => change_mode(&mut loaded, &interface, mode, config.mode, &pins)?,
                 Place::Elsewhere => move_to(&mut loaded, &interface, config.mode, &pins)?,
             },
         };
-        tables.set_settings(record_of(&interface, config.mode, tables.settings()?))?;
+        // Only now, so that a refusal above leaves the old settings with the old filter. Until here a new filter guards no port.
+        tables.set_management(&config.management)?;
+        tables.set_settings(Settings {
+            observe: if config.observe { OBSERVE } else { 0 },
+            ..record_of(&interface, config.mode, before)
+        })?;
+        tables.set_protected_ports(&config.protected_ports)?;
         drop(lock);
-        Ok(Self { pins, tables, arrival })
+        let notes = notes_on(config, &tables);
+        Ok(Self { pins, tables, arrival, notes })
+    }
+
+    /// What of the config could not be honoured, in sentences for the log.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// How the filter came to be in force.
@@ -126,6 +136,18 @@ pub fn take_down(pin_root: &Path) -> Result<usize, KernelError> {
     pin::remove_all(pin_root)
 }
 
+/// A pinned table keeps the size that it was made with.
+fn notes_on(config: &KernelConfig, tables: &Tables) -> Vec<String> {
+    let (hosts, prefixes) = tables.bounds();
+    [("max_hosts", config.max_hosts, hosts), ("max_prefixes", config.max_prefixes, prefixes)]
+        .into_iter()
+        .filter(|(_, wanted, pinned)| wanted != pinned)
+        .map(|(key, wanted, pinned)| {
+            format!("{key} = {wanted} has no effect: the pinned table holds {pinned} until `pushctl detach`, which forgets its rules")
+        })
+        .collect()
+}
+
 /// Where the pinned link is, seen from the interface that was asked for.
 enum Place {
     Here(Mode),
@@ -148,11 +170,11 @@ fn find_link(pins: &PinDir) -> Result<Option<LinkInfo>, KernelError> {
     Ok(None)
 }
 
-fn place_of(link: LinkInfo, recorded: &Settings, interface: &Interface) -> Result<Place, KernelError> {
-    // The same index in another namespace is another interface.
-    if link.interface_index != interface.index || recorded.namespace != interface.namespace {
+fn place_of(link: LinkInfo, interface: &Interface) -> Result<Place, KernelError> {
+    if link.interface_index != interface.index {
         return Ok(Place::Elsewhere);
     }
+    // The same index in another namespace is another interface, but it does not run the link's program.
     let at = netlink::xdp_at(interface.index)
         .map_err(|source| KernelError::system(format!("ask which program {} runs", interface.name), source))?;
     Ok(match at {
@@ -162,7 +184,8 @@ fn place_of(link: LinkInfo, recorded: &Settings, interface: &Interface) -> Resul
 }
 
 fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, KernelError> {
-    if let Some(running) = program_by_id(link.program_id)?
+    // Without it we cannot tell that swapping would change nothing, and swapping does no harm.
+    if let Some(running) = pinned_program(pins, link)
         && loaded.is_same_as(&running)?
     {
         return Ok(Arrival::Adopted);
@@ -211,7 +234,7 @@ fn finish_interrupted_move(pins: &PinDir) -> Result<(), KernelError> {
     if !beside.exists() {
         return Ok(());
     }
-    if pins.link().exists() { pin::detach(&beside) } else { rename_link(&beside, pins) }
+    if pins.link().exists() { pin::detach(&beside).map(drop) } else { rename_link(&beside, pins) }
 }
 
 fn rename_link(beside: &Path, pins: &PinDir) -> Result<(), KernelError> {
@@ -219,16 +242,11 @@ fn rename_link(beside: &Path, pins: &PinDir) -> Result<(), KernelError> {
         .map_err(|source| KernelError::system(format!("rename {}", beside.display()), source))
 }
 
-fn program_by_id(id: u32) -> Result<Option<ProgramInfo>, KernelError> {
-    for program in loaded_programs() {
-        // A program that went while we listed is not the one that a link holds.
-        if let Ok(program) = program
-            && program.id() == id
-        {
-            return Ok(Some(program));
-        }
-    }
-    Ok(None)
+/// The program that the link runs, if it is the pinned one. Asked of the pin, not of the kernel's list of all programs,
+/// which takes CAP_SYS_ADMIN to read.
+fn pinned_program(pins: &PinDir, link: LinkInfo) -> Option<ProgramInfo> {
+    let program = ProgramInfo::from_pin(pins.file(abi::maps::FILTER)).ok()?;
+    (program.id() == link.program_id).then_some(program)
 }
 
 fn record_of(interface: &Interface, mode: Mode, settings: Settings) -> Settings {
