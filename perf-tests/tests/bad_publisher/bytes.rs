@@ -84,7 +84,8 @@ fn a_message_over_the_limit_is_answered_with_413_and_one_at_the_limit_is_taken()
     let with_length =
         |length: usize, body: &[u8]| [format!("{PUSH_ROOM}Content-Length: {length}\r\n\r\n").as_bytes(), body].concat();
     let chunk = [format!("{:x}\r\n", LIMIT / 2).as_bytes(), &[b'x'; LIMIT / 2], b"\r\n"].concat();
-    let chunked = [format!("{PUSH_ROOM}Transfer-Encoding: chunked\r\n\r\n").as_bytes(), &chunk.repeat(3)].concat();
+    let chunked =
+        [format!("{PUSH_ROOM}Transfer-Encoding: chunked\r\n\r\n").as_bytes(), &chunk.repeat(3), b"0\r\n\r\n"].concat();
     let rows = [
         ("far more announced than sent", with_length(usize::MAX >> 1, &[b'x'; 2 << 20])),
         ("one byte too many", with_length(LIMIT + 1, &[b'x'; LIMIT + 1])),
@@ -95,7 +96,7 @@ fn a_message_over_the_limit_is_answered_with_413_and_one_at_the_limit_is_taken()
         let answer = answer_to(&rig, &request);
         assert_eq!(status_of(&answer), "413", "{name}: {answer}");
         assert!(answer.contains("\"code\":-400") && answer.contains("more than 10000 bytes"), "{name}: {answer}");
-        let counted = rig.tier_metric("logic_requests_refused_total{reason=\"TooLarge\"}");
+        let counted = rig.tier_metric("logic_requests_refused_total{reason=\"too_large\"}");
         assert_eq!(counted, number as u64 + 1, "{name}");
         let answer = rig.publisher.push_room(1000, "live", "1", &[b'y'; LIMIT]).unwrap();
         assert!(answer.is_accepted(), "{answer:?}");
@@ -146,7 +147,7 @@ fn a_request_that_does_not_end_in_time_is_cut_off() {
         socket.read_to_string(&mut answer).unwrap();
         assert!(answer.is_empty() || status_of(&answer) == "408", "{sent:?}: {answer}");
     }
-    assert_eq!(rig.tier_metric("logic_requests_refused_total{reason=\"Incomplete\"}"), 3);
+    assert_eq!(rig.tier_metric("logic_requests_refused_total{reason=\"incomplete\"}"), 3);
     rig.push("1", "after");
     assert_eq!(listener.hears(), "after", "nothing of the unfinished ones");
 }

@@ -89,15 +89,15 @@ fn a_push_that_is_not_as_the_api_asks_is_refused_in_words_and_counted() {
         assert_eq!(answer.data, None, "{route}?{query}");
     }
     listener.hears_a_good_push(&rig, "after");
-    let counted = ["Operation", "Parameter"]
+    let counted = ["operation", "parameter"]
         .map(|reason| rig.tier_metric(&format!("logic_requests_refused_total{{reason=\"{reason}\"}}")));
     assert_eq!(counted.iter().sum::<u64>(), rows.len() as u64);
     // A number that is none is a wrong parameter, whatever its name.
     assert!(counted[0] >= of_operation / 2 && counted[1] >= of_parameters.len() as u64, "{counted:?}");
-    let refused = |kind: &str| rig.tier_metric(&format!("logic_pushes_total{{kind=\"{kind}\",result=\"Refused\"}}"));
-    let pushes: u64 = ["Keys", "Mids", "Room", "All"].iter().map(|kind| refused(kind)).sum();
+    let refused = |kind: &str| rig.tier_metric(&format!("logic_pushes_total{{kind=\"{kind}\",result=\"refused\"}}"));
+    let pushes: u64 = ["keys", "mids", "room", "all"].iter().map(|kind| refused(kind)).sum();
     assert_eq!(pushes, rows.len() as u64);
-    assert_eq!(rig.tier_metric("logic_pushes_total{kind=\"Room\",result=\"Accepted\"}"), 2);
+    assert_eq!(rig.tier_metric("logic_pushes_total{kind=\"room\",result=\"accepted\"}"), 2);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_question_that_is_not_as_the_api_asks_is_refused_in_words_and_counted() {
         let answer = rig.publisher.get(&format!("{route}?{query}"), &[]).unwrap();
         assert_eq!((answer.status, answer.code), (200, Some(-400)), "{route}?{query}: {answer:?}");
         assert!(answer.message.contains(words), "{route}?{query}: {}", answer.message);
-        let counted = rig.tier_metric("logic_requests_refused_total{reason=\"Parameter\"}");
+        let counted = rig.tier_metric("logic_requests_refused_total{reason=\"parameter\"}");
         assert_eq!(counted, number as u64 + 1, "{route}?{query}");
     }
 }
@@ -172,7 +172,7 @@ fn without_its_key_nobody_publishes_or_asks() {
         assert!(publisher.push_room(PUSH, "live", "1", key.as_bytes()).unwrap().is_accepted());
         assert_eq!(listener.0.hears(), key);
         let metrics = publisher.get("/metrics", &[]).unwrap().message;
-        let line = format!("logic_requests_refused_total{{reason=\"ApiKey\"}} {refused}");
+        let line = format!("logic_requests_refused_total{{reason=\"api_key\"}} {refused}");
         assert!(metrics.contains(&line), "{line} in {metrics}");
         assert!(!metrics.contains(key), "a key in the metrics");
     }

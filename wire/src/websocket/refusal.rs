@@ -62,8 +62,16 @@ mod tests {
 
     #[test]
     fn each_is_whole_http_and_closes() {
-        let refusals =
-            [NOT_FOUND, REQUEST_TIMEOUT, FORBIDDEN, UNAVAILABLE, BAD_REQUEST, METHOD_NOT_ALLOWED, UPGRADE_REQUIRED, HEAD_TOO_LARGE];
+        let refusals = [
+            NOT_FOUND,
+            REQUEST_TIMEOUT,
+            FORBIDDEN,
+            UNAVAILABLE,
+            BAD_REQUEST,
+            METHOD_NOT_ALLOWED,
+            UPGRADE_REQUIRED,
+            HEAD_TOO_LARGE,
+        ];
         for refusal in refusals {
             let mut headers = [httparse::EMPTY_HEADER; 8];
             let mut response = httparse::Response::new(&mut headers);
