@@ -160,6 +160,11 @@ impl Client {
         }
     }
 
+    /// As [`Client::send_in_message`], from a client that may well have been closed or be blocked.
+    pub(crate) fn try_send_in_message(&mut self, packets: &[u8]) -> Result<(), ProbeError> {
+        probe!(self, probe => probe.send_in_message(packets))
+    }
+
     /// Sends one packet and gives the next that comes back: for replies that are judged field by field.
     pub(crate) fn ask(&mut self, version: i16, operation: i32, sequence: i32, body: &[u8]) -> Packet {
         assert!(self.send_in_message(&packet(version, operation, sequence, body)));

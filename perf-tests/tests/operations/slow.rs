@@ -90,6 +90,32 @@ fn a_client_that_is_reset_while_it_owes_is_counted_with_what_it_owed() {
 }
 
 #[test]
+fn a_client_that_asks_and_never_reads_is_closed_for_what_it_owes() {
+    let rig = Rig::start("", "");
+    let mut witnesses = EVERY_PATH.map(|path| Client::in_room(&rig.stack, path, 1));
+    // Mostly for the bytes. For their age when its own kernel, out of receive buffer, drops our acknowledgements as
+    // well, so that no more of it arrives.
+    let closed = || rig.closed("debt_bytes") + rig.closed("debt_age");
+    for (number, path) in EVERY_PATH.into_iter().enumerate() {
+        let mut flooder = Client::slow_in_room(&rig.stack, path, 1);
+        let heartbeats = crate::edge_rig::packet(1, op::HEARTBEAT, 1, b"").repeat(100);
+        let mut rounds = 0;
+        while closed() == number as u64 {
+            rounds += 1;
+            assert!(rounds < 100_000, "{path}: {rounds} thousand heartbeats unread");
+            // What cannot be sent shows in the count.
+            (0..10).for_each(|_| drop(flooder.try_send_in_message(&heartbeats)));
+            for witness in &mut witnesses {
+                witness.heartbeat();
+            }
+        }
+    }
+    assert_eq!(rig.stat("/closed_total"), 4);
+    assert_eq!(rig.stat("/dropped_total"), 0, "answers are no messages");
+    rig.await_stat("/owed_bytes", |owed| owed == 0);
+}
+
+#[test]
 fn control_is_never_behind_data() {
     const HEARTBEATS: i32 = 20;
     let rig = Rig::start("limits.debt_bytes = 1073741824\nlimits.debt_age_ms = 600000", "");

@@ -35,6 +35,9 @@ pub(crate) struct Debt {
     bytes: usize,
     /// Part of the first entry is in the kernel: nothing may go before its rest.
     split: bool,
+    /// Control entries that wait, the split one not counted. Invariant: they stand in one row at the front, behind the
+    /// split one; so a client that asks and never reads makes no search longer.
+    control: usize,
 }
 
 struct Owed {
@@ -58,21 +61,31 @@ impl Debt {
             self.queue.push_back(owed);
             return;
         }
-        let first = usize::from(self.split);
-        let waiting = self.queue.iter().skip(first).take_while(|other| other.control).count();
-        self.queue.insert((first + waiting).min(self.queue.len()), owed);
+        self.queue.insert(usize::from(self.split) + self.control, owed);
+        self.control += 1;
+    }
+
+    /// Part of the only entry went before it came to be owed.
+    fn begin_split(&mut self) {
+        self.split = true;
+        self.control = 0;
     }
 
     /// Takes `sent` bytes off the first entry.
     fn settle(&mut self, sent: usize) {
         self.bytes -= sent;
         let Some(first) = self.queue.front_mut() else { return };
-        if sent == first.bytes.len() {
-            self.queue.pop_front();
-            self.split = false;
-        } else if sent > 0 {
+        if sent == 0 {
+            return;
+        }
+        if first.control && !self.split {
+            self.control -= 1;
+        }
+        self.split = sent < first.bytes.len();
+        if self.split {
             bytes::Buf::advance(&mut first.bytes, sent);
-            self.split = true;
+        } else {
+            self.queue.pop_front();
         }
     }
 
@@ -162,6 +175,12 @@ impl Shard {
         }
     }
 
+    /// Whether the connection in `slot` owes more than it may, and is closed at the end of this turn.
+    pub(crate) fn owes_too_much(&self, slot: u32) -> bool {
+        let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
+        debt.is_some_and(|debt| debt.bytes > self.limits.debt_bytes)
+    }
+
     /// The socket takes bytes again: pays what it can of the debt.
     pub(crate) fn pay(&mut self, slot: u32) {
         let Some(conn) = self.connections.get(slot) else { return };
@@ -215,7 +234,9 @@ impl Shard {
         debt.slot = slot;
         self.owed_bytes += owed.bytes.len();
         debt.push(owed);
-        debt.split |= split;
+        if split {
+            debt.begin_split();
+        }
         if debt.bytes > self.limits.debt_bytes {
             self.close_later(slot, CloseReason::DebtBytes);
         }
@@ -260,6 +281,14 @@ mod tests {
         assert_eq!(order(&debt), ["pong", "heartbeat", "third", "block 2"]);
         assert_eq!(debt.packets(), 1);
         assert_eq!(debt.bytes, "pongheartbeatthirdblock 2".len());
+        debt.settle(2);
+        debt.push(owed("fourth", true));
+        assert_eq!(order(&debt), ["ng", "heartbeat", "third", "fourth", "block 2"]);
+        for bytes in ["ng", "heartbeat", "third", "fourth"] {
+            debt.settle(bytes.len());
+        }
+        debt.push(owed("fifth", true));
+        assert_eq!(order(&debt), ["fifth", "block 2"]);
     }
 
     #[test]
@@ -270,5 +299,18 @@ mod tests {
         assert_eq!(order(&debt), ["pong", "block"]);
         debt.settle(0);
         assert!(!debt.split, "a socket that takes nothing splits nothing");
+    }
+
+    #[test]
+    fn control_that_was_partly_sent_at_once_keeps_its_place() {
+        let mut debt = Debt::default();
+        debt.push(owed("ng", true));
+        debt.begin_split();
+        debt.push(owed("block", false));
+        debt.push(owed("heartbeat", true));
+        assert_eq!(order(&debt), ["ng", "heartbeat", "block"]);
+        debt.settle(2);
+        debt.push(owed("second", true));
+        assert_eq!(order(&debt), ["heartbeat", "second", "block"]);
     }
 }

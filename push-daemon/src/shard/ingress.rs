@@ -148,6 +148,10 @@ impl Shard {
     fn consume(&mut self, slot: u32, bytes: &mut [u8], was_kept: bool) {
         let mut at = 0;
         while at < bytes.len() {
+            // Its answers would only add to what it does not read.
+            if self.owes_too_much(slot) {
+                return;
+            }
             let rest = &mut bytes[at..];
             let step = match self.connections[slot].phase {
                 Phase::Upgrading => self.read_upgrade(slot, rest),
