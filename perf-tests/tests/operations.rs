@@ -5,9 +5,11 @@
 //!
 //! Layout: `entering` auth, refusals, keys taken over · `rooms` heartbeats, moves · `pushes` who hears what ·
 //! `messages` what clients say · `frames` what is special to WebSocket · `order` a room's order at speed ·
-//! `slow` clients that do not read · `ending` silence and drain
+//! `slow` clients that do not read · `churn` coming and going under load · `ending` silence and drain
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+#[path = "operations/churn.rs"]
+mod churn;
 mod edge_rig;
 #[path = "operations/ending.rs"]
 mod ending;

@@ -18,6 +18,9 @@ const PACE: Duration = Duration::from_millis(50);
 /// Steps of such a client within the test's patience.
 const STEPS: usize = 600;
 
+/// A name, a transport, and the bytes of each step.
+type Trickle<'a> = (&'a str, Over, &'a dyn Fn(usize) -> Vec<u8>);
+
 /// Takes one step after another until the server has something to say.
 fn trickle(client: &mut Client, mut step: impl FnMut(&mut Client, usize)) -> Event {
     for number in 0..STEPS {
@@ -92,7 +95,7 @@ fn a_packet_that_does_not_end_in_time_is_closed_however_it_trickles_in() {
     let mut witnesses = Witnesses::join(&rig);
     let message = request(op::SEND_MESSAGE, &[b'x'; STEPS]);
     let in_frame = frame(0x80 | opcode::BINARY, &message);
-    let rows: [(&str, Over, &dyn Fn(usize) -> Vec<u8>); 4] = [
+    let rows: [Trickle<'_>; 4] = [
         ("a byte at a time", Over::Tcp, &|step| vec![message[step]]),
         ("a byte of a frame at a time", Over::WebSocket, &|step| vec![in_frame[step]]),
         ("a fragment at a time", Over::WebSocket, &|step| {

@@ -7,7 +7,7 @@ use std::thread;
 
 use wire::goim::op;
 
-use crate::edge_rig::{Client, EVERY_PATH, Rig, SOON};
+use crate::edge_rig::{Client, EVERY_PATH, Rig, SOON, eventually};
 use crate::rows::{Witnesses, frame, request};
 
 const STORM: usize = 500;
@@ -69,6 +69,33 @@ fn five_hundred_who_send_garbage_at_once_do_not_stop_those_who_are_in() {
     }
     rig.await_stat("/connections", |connections| connections == witnesses.count());
     Client::in_room(&rig.stack, EVERY_PATH[0], 1).heartbeat();
+}
+
+#[test]
+fn a_full_edge_takes_nobody_in_until_somebody_leaves() {
+    let rig = Rig::start("shard.count = 1\nshard.max_connections = 10", "");
+    let [tcp, websocket] = [rig.stack.addresses().tcp, rig.stack.addresses().websocket];
+    let mut members: Vec<Client> =
+        (0..10).map(|number| Client::in_room(&rig.stack, EVERY_PATH[number % 4], 1)).collect();
+    eventually("the port to close", || TcpStream::connect(tcp).is_err().then_some(()));
+    for round in 1..=3 {
+        assert!(TcpStream::connect(tcp).is_err() && TcpStream::connect(websocket).is_err());
+        rig.push("1", "full");
+        for member in &mut members {
+            assert_eq!(member.hears(), "full");
+            member.heartbeat();
+        }
+        drop(members.remove(0));
+        eventually("the port to open", || TcpStream::connect(tcp).is_ok().then_some(()));
+        members.push(eventually("a place", || {
+            let mut client = perf_tests::probe::TcpProbe::connect(tcp).ok()?;
+            let request = perf_tests::probe::AuthRequest::goim(0, "live://1");
+            client.auth(&request).is_ok().then_some(Client::Tcp(client))
+        }));
+        eventually("the port to close", || TcpStream::connect(tcp).is_err().then_some(()));
+        assert_eq!(rig.stat("/joined"), 10, "round {round}");
+    }
+    assert!(rig.edge_metric("push_full_total") >= 4);
 }
 
 /// Resident memory of the edge.

@@ -39,6 +39,25 @@ fn who_falls_silent_is_told_and_closed_and_who_sends_heartbeats_stays() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_those_who_do_not_read() {
+    let mut rig = Rig::start("limits.drain_ms = 100\nlimits.debt_bytes = 1073741824\nlimits.debt_age_ms = 600000", "");
+    let mut stalled = EVERY_PATH.map(|path| Client::slow_in_room(&rig.stack, path, 1));
+    let body = vec![b'.'; 60_000];
+    eventually("all of them to owe", || {
+        assert!(rig.publisher.push_room(1000, "live", "1", &body).unwrap().is_accepted());
+        (rig.edge_metric("push_debtors") == 4).then_some(())
+    });
+    rig.stack.edge().signal(Signal::TERM).unwrap();
+    let status = eventually("the daemon's end", || rig.stack.edge().ended().unwrap());
+    assert!(status.success(), "{status}");
+    // What they had not read by then they may still read, up to the middle of a packet.
+    for client in &mut stalled {
+        let (packets, _) = client.until_the_end();
+        assert!(packets.iter().all(|packet| packet.body == body || packet.operation == wire::goim::op::RAW));
+    }
+}
+
+#[test]
 fn a_drain_says_goodbye_to_everybody_and_ends_the_daemon() {
     let mut rig = Rig::start("limits.drain_ms = 300", "");
     let mut clients: Vec<(Path, Client)> = Vec::new();

@@ -7,7 +7,7 @@ use perf_tests::probe::{AuthRequest, Closed, ConnectOptions, ProbeError};
 use serde_json::{Value, json};
 use wire::goim::op;
 
-use crate::edge_rig::{Client, EVERY_PATH, Over, PUSH, Rig};
+use crate::edge_rig::{Client, EVERY_PATH, Over, PUSH, Rig, eventually};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -132,6 +132,36 @@ fn a_key_that_comes_again_closes_the_older_connection_and_stays_with_the_newer()
     assert_eq!(rig.closed("kicked"), 16);
     assert_eq!(rig.tier_metric("logic_keys_taken_total"), 16);
     rig.await_stat("/joined", |joined| joined == 0);
+}
+
+#[test]
+fn while_the_tier_does_not_answer_nobody_enters_and_those_who_are_in_go_on() {
+    let mut rig = Rig::start("limits.handshake_timeout_ms = 700", "");
+    let mut members = EVERY_PATH.map(|path| Client::in_room(&rig.stack, path, 1));
+    rig.stop_tier();
+    for path in EVERY_PATH {
+        let mut client = Client::connect(&rig.stack, path.over);
+        let refusal = client.auth(&path.request(0, 1)).unwrap_err();
+        assert!(refusal.is_refused_with(-503), "{path}: {refusal}");
+        let (_, end) = client.until_the_end();
+        assert!(matches!(end, Closed::Fin | Closed::WebSocket { code: 1013, .. }), "{path}: {end}");
+        for member in &mut members {
+            member.heartbeat();
+        }
+    }
+    assert_eq!(rig.closed("auth_unavailable"), 4);
+    rig.stack.tier().signal(rustix::process::Signal::CONT).unwrap();
+    // Late answers to those who are gone are nobody's; the next ones get in.
+    let mut newcomers = EVERY_PATH.map(|path| {
+        eventually("the tier to answer again", || {
+            let mut client = Client::connect(&rig.stack, path.over);
+            client.auth(&path.request(0, 1)).is_ok().then_some(client)
+        })
+    });
+    rig.push("1", "all together");
+    for client in members.iter_mut().chain(&mut newcomers) {
+        assert_eq!(client.hears(), "all together");
+    }
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn a_room_push_reaches_every_member_whatever_it_accepts_under_the_number_of_its_
             assert_eq!((push.sequence, push.text()), (0, body.clone()), "{path}");
         }
     }
-    // Bodies of no bytes and of any bytes.
-    for body in [&b""[..], b"\x00\xff\r\n", &[7; 60_000]] {
+    // Bodies of no bytes, of any bytes, and around the lengths where a frame's header grows.
+    for body in [&b""[..], b"\x00\xff\r\n", &[7; 109], &[7; 110], &[7; 65_519], &[7; 65_520], &[7; 65_536]] {
         accepted(&rig.publisher.push_room(PUSH, "live", "1", body).unwrap());
         for (path, member) in &mut members {
             assert_eq!(member.push().body, body, "{path}");
