@@ -7,7 +7,7 @@ use perf_tests::probe::daemons::Stack;
 use perf_tests::probe::{AuthRequest, Packet, Probe, ProbeError, Transport};
 
 use super::account::{Account, Fate, Name};
-use super::{DONE_WITHIN, FIRST_END, LAST_END, Progress, body, read_body};
+use super::{DONE_WITHIN, FIRST_END, HEARD_WITHIN, LAST_END, Progress, body, read_body};
 
 /// The least that a talker waits between two messages: it is a person, not a load generator.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -108,7 +108,7 @@ impl Member {
     fn listen(&mut self) -> Vec<Name> {
         let mut heard = Vec::new();
         loop {
-            let push = match self.client.recv_push(DONE_WITHIN) {
+            let push = match self.client.recv_push(HEARD_WITHIN) {
                 Ok(push) => push,
                 Err(error) => panic!("{}, {}: after {} messages: {error}", self.room, self.name, heard.len()),
             };

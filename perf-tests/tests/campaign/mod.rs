@@ -24,6 +24,9 @@ use member::{Attendance, Member};
 /// Before this everything is over, or it never will be.
 pub(crate) const DONE_WITHIN: Duration = Duration::from_secs(120);
 
+/// A member that hears nothing for this long has been forgotten: no fault here lasts nearly so long.
+const HEARD_WITHIN: Duration = Duration::from_secs(45);
+
 /// How long a publisher waits before it tries again what got no answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
