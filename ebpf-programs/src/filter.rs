@@ -41,7 +41,8 @@ pub fn judge(ctx: &XdpContext) -> Verdict {
 /// What the reason asks for, unless we only observe.
 #[inline(always)]
 fn carry_out(reason: Reason, settings: Option<&Settings>, bytes: u64) -> Verdict {
-    let observed = reason.verdict() == Verdict::Drop && matches!(settings, Some(settings) if settings.observe == OBSERVE);
+    let observed =
+        reason.verdict() == Verdict::Drop && matches!(settings, Some(settings) if settings.observe == OBSERVE);
     let place = if observed { reason as u32 + REASONS } else { reason as u32 };
     if let Some(counter) = COUNTS.get_ptr_mut(place) {
         // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.

@@ -107,5 +107,7 @@ impl Rule {
 #[inline(always)]
 unsafe fn add_atomically(counter: *mut u64, more: u64) {
     // SAFETY: the caller vouches for `counter`; the instruction touches nothing else.
-    unsafe { asm!("lock *(u64 *)({counter} + 0) += {more}", counter = in(reg) counter, more = in(reg) more, options(nostack)) };
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {more}", counter = in(reg) counter, more = in(reg) more, options(nostack))
+    };
 }

@@ -175,11 +175,8 @@ fn walk_extension_headers(frame: &Frame, first: u8, payload_start: usize, payloa
         match next {
             TCP => {
                 // Extension headers that run past the announced length leave nothing for TCP.
-                let carried = if payload_bytes == 0 {
-                    None
-                } else {
-                    Some(payload_bytes.saturating_sub(at - payload_start))
-                };
+                let carried =
+                    if payload_bytes == 0 { None } else { Some(payload_bytes.saturating_sub(at - payload_start)) };
                 return tcp(frame, at, carried, first_fragment);
             }
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT | AUTHENTICATION => {}

@@ -2,35 +2,54 @@
 //!
 //! Labels come from closed lists in this file: nothing that a peer chooses becomes a label.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use std::fmt::Write;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Whom a push was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Kind {
-    /// `/goim/push/keys`
-    Keys,
-    /// `/goim/push/mids`
-    Mids,
-    /// `/goim/push/room`
-    Room,
-    /// `/goim/push/all`
-    All,
+/// An enum whose variants are values of a label, each with its text.
+macro_rules! label_values {
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$what:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$what])* $variant,)* }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                encoder.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
+    };
 }
 
-/// What became of a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum PushResult {
-    /// The bus has it.
-    Accepted,
-    /// It was not what the API asks for.
-    Refused,
-    /// The bus was busy or failed.
-    Failed,
+label_values! {
+    /// Whom a push was for.
+    pub enum Kind {
+        /// `/goim/push/keys`
+        Keys = "keys",
+        /// `/goim/push/mids`
+        Mids = "mids",
+        /// `/goim/push/room`
+        Room = "room",
+        /// `/goim/push/all`
+        All = "all",
+    }
+}
+
+label_values! {
+    /// What became of a push.
+    pub enum PushResult {
+        /// The bus has it.
+        Accepted = "accepted",
+        /// It was not what the API asks for.
+        Refused = "refused",
+        /// The bus was busy or failed.
+        Failed = "failed",
+    }
 }
 
 /// Labels of a push.
@@ -42,90 +61,94 @@ pub struct PushLabels {
     pub result: PushResult,
 }
 
-/// Why an HTTP request was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum RequestRefusal {
-    /// No key, or a wrong one.
-    ApiKey,
-    /// A parameter is missing or wrong.
-    Parameter,
-    /// The operation belongs to the protocol.
-    Operation,
-    /// The message is too long.
-    TooLarge,
-    /// The message did not arrive whole, or not in time.
-    Incomplete,
-    /// Too much waits for the disk.
-    Busy,
-    /// The bus failed or is closed.
-    Bus,
+label_values! {
+    /// Why an HTTP request was refused.
+    pub enum RequestRefusal {
+        /// No key, or a wrong one.
+        ApiKey = "api_key",
+        /// A parameter is missing or wrong.
+        Parameter = "parameter",
+        /// The operation belongs to the protocol.
+        Operation = "operation",
+        /// The message is too long.
+        TooLarge = "too_large",
+        /// The message did not arrive whole, or not in time.
+        Incomplete = "incomplete",
+        /// Too much waits for the disk.
+        Busy = "busy",
+        /// The bus failed or is closed.
+        Bus = "bus",
+    }
 }
 
-/// Why a line was refused or closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum LineEnd {
-    /// The edge closed it.
-    Closed,
-    /// No `Hello` in time.
-    NoHello,
-    /// A `Hello` that is not welcome.
-    Refused,
-    /// It said nothing for too long.
-    Silent,
-    /// It took nothing for too long.
-    Stuck,
-    /// It sent what cannot be read.
-    Malformed,
-    /// The socket failed.
-    Socket,
-    /// A newer run of the edge came.
-    Replaced,
-    /// Too many lines.
-    TooMany,
-    /// The tier stops.
-    Stopping,
+label_values! {
+    /// Why a line was refused or closed.
+    pub enum LineEnd {
+        /// The edge closed it.
+        Closed = "closed",
+        /// No `Hello` in time.
+        NoHello = "no_hello",
+        /// A `Hello` that is not welcome.
+        Refused = "refused",
+        /// It said nothing for too long.
+        Silent = "silent",
+        /// It took nothing for too long.
+        Stuck = "stuck",
+        /// It sent what cannot be read.
+        Malformed = "malformed",
+        /// The socket failed.
+        Socket = "socket",
+        /// A newer run of the edge came.
+        Replaced = "replaced",
+        /// Too many lines.
+        TooMany = "too_many",
+        /// The tier stops.
+        Stopping = "stopping",
+    }
 }
 
-/// What became of a client that wants in, or of its message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
-    /// Granted, or in the bus.
-    Ok,
-    /// The token is missing.
-    TokenMissing,
-    /// The token has expired.
-    TokenExpired,
-    /// The token is not ours, or damaged.
-    TokenInvalid,
-    /// The token is for another user.
-    OtherMid,
-    /// The token does not allow the room.
-    OtherRoom,
-    /// The room's name cannot be used.
-    BadRoom,
-    /// The key or the list of operations is too long.
-    BadRequest,
-    /// The message is too long.
-    TooLarge,
-    /// The bus did not take it.
-    Bus,
+label_values! {
+    /// What became of a client that wants in, or of its message.
+    pub enum Outcome {
+        /// Granted, or in the bus.
+        Ok = "ok",
+        /// The token is missing.
+        TokenMissing = "token_missing",
+        /// The token has expired.
+        TokenExpired = "token_expired",
+        /// The token is not ours, or damaged.
+        TokenInvalid = "token_invalid",
+        /// The token is for another user.
+        OtherMid = "other_mid",
+        /// The token does not allow the room.
+        OtherRoom = "other_room",
+        /// The room's name cannot be used.
+        BadRoom = "bad_room",
+        /// The key or the list of operations is too long.
+        BadRequest = "bad_request",
+        /// The message is too long.
+        TooLarge = "too_large",
+        /// The bus did not take it.
+        Bus = "bus",
+    }
 }
 
-/// Why a session event was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum SessionRefusal {
-    /// Its place is not the 32 digits of a key.
-    Place,
-    /// It is about a place that has no session.
-    Unknown,
-    /// There are as many sessions as the config allows.
-    Full,
-    /// The room's name cannot be used.
-    Room,
-    /// A later line of the edge has begun a full picture.
-    Superseded,
-    /// The key is too long.
-    Key,
+label_values! {
+    /// Why a session event was not taken.
+    pub enum SessionRefusal {
+        /// Its place is not the 32 digits of a key.
+        Place = "place",
+        /// It is about a place that has no session.
+        Unknown = "unknown",
+        /// There are as many sessions as the config allows.
+        Full = "full",
+        /// The room's name cannot be used.
+        Room = "room",
+        /// A later line of the edge has begun a full picture.
+        Superseded = "superseded",
+        /// The key is too long.
+        Key = "key",
+    }
 }
 
 /// Label of a refused request.

@@ -82,8 +82,11 @@ impl Tier {
         }
         let (mut bus_failure, stop) = (bus.failure(), stop_rest.clone());
         rest.spawn(async move {
-            if let Some(Ok(reason)) = stop.run_until_cancelled(bus_failure.wait_for(Option::is_some)).await {
-                failed.send_replace(reason.clone());
+            match stop.run_until_cancelled(bus_failure.wait_for(Option::is_some)).await {
+                Some(Ok(reason)) => drop(failed.send_replace(reason.clone())),
+                // It ends after this task when all is well.
+                Some(Err(_)) => drop(failed.send_replace(Some("the writer of the bus has ended".to_owned()))),
+                None => {}
             }
         });
         rest.spawn(trunk.clone().serve(trunk_listener, stop_rest.clone()));

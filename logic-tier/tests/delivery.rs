@@ -224,6 +224,70 @@ fn a_chat_that_is_sent_again_is_not_there_twice() {
     assert_eq!(all.arbiter.bodies("1"), ["one", "two", "four", "five", "another run"]);
 }
 
+#[test]
+fn chats_under_way_at_a_kill_are_there_once() {
+    const CHATS: u64 = 300;
+    let (_directory, config, daemon) = start("partitions = 1");
+    let mut edge = Edge::connect(daemon.trunk, hello("edge-1", 1));
+    for id in 1..=CHATS {
+        edge.chat(id, "1", &id.to_string());
+    }
+    edge.until("some answers", |_, other| other.iter().any(is_chat));
+    daemon.kill();
+    edge.until_closed();
+    let answered = edge.chat_results().last().map_or(0, |(id, _)| *id);
+    let daemon = Daemon::start(&config);
+    let mut again = Edge::connect(daemon.trunk, edge.resume(hello("edge-1", 1)));
+    assert!(again.welcome.last_chat >= answered, "what was answered is in the bus");
+    // The edge knows only what was answered, and sends the rest again.
+    for id in answered + 1..=CHATS {
+        again.chat(id, "1", &id.to_string());
+    }
+    again.until("the last answer", |_, other| {
+        other.iter().filter(|body| is_chat(body)).count() as u64 == CHATS - answered
+    });
+    assert!(again.chat_results().iter().map(|(id, code)| (*id, *code)).eq((answered + 1..=CHATS).map(|id| (id, 0))));
+    again.until("the last chat", |arbiter, _| arbiter.positions[&0] >= CHATS);
+    edge.arbiter.delivered.append(&mut again.arbiter.delivered);
+    let expected: Vec<String> = (1..=CHATS).map(|id| id.to_string()).collect();
+    assert_eq!(edge.arbiter.bodies("1"), expected);
+}
+
+#[test]
+fn a_full_disk_is_no_lie() {
+    const SMALL_DISK_KIB: u32 = 6 << 10;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = write_config(directory.path(), "", "", "partitions = 1");
+    let daemon = Daemon::start_on_small_disk(&config, SMALL_DISK_KIB);
+    let publisher = Publisher::new(daemon.http);
+    let path = "/goim/push/room?operation=1000&type=live&room=1";
+    let mut count = 0;
+    let refusal = loop {
+        let answer = publisher.post(path, &[b'x'; 60_000]);
+        if answer != accepted() {
+            break answer;
+        }
+        count += 1;
+        assert!(count < SMALL_DISK_KIB, "the disk never filled");
+    };
+    assert_eq!(refusal.status, 200);
+    assert!(
+        refusal.body.starts_with(r#"{"code":-500,"message":"the bus failed: cannot append to the bus "#),
+        "{refusal:?}"
+    );
+    // It cannot go on, and says so to whoever started it.
+    assert!(!daemon.wait());
+    // With room again, everything that was accepted is there.
+    let daemon = Daemon::start(&config);
+    let mut from_zero = hello("edge-1", 1);
+    from_zero.bus = Edge::connect(daemon.trunk, hello("edge-2", 1)).welcome.bus;
+    from_zero.positions = vec![wire::trunk::Position { partition: 0, offset: 0 }];
+    let mut edge = Edge::connect(daemon.trunk, from_zero);
+    Publisher::new(daemon.http).room("1", "end");
+    edge.until("the end", |arbiter, _| arbiter.bodies("1").last() == Some(&"end"));
+    assert_eq!(edge.arbiter.delivered.len() as u32, count + 1);
+}
+
 fn is_chat(body: &wire::trunk::tier_frame::Body) -> bool {
     matches!(body, wire::trunk::tier_frame::Body::Chat(_))
 }

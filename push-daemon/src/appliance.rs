@@ -196,7 +196,8 @@ impl Appliance {
 
     async fn all_gone(&self) {
         let mut ticker = interval(Duration::from_millis(20));
-        while self.shards.iter().any(|shard| shard.counters.connections.get() > 0) {
+        // What a shard that has ended last counted does not go down any more.
+        while self.shards.iter().any(|shard| !shard.thread.is_finished() && shard.counters.connections.get() > 0) {
             ticker.tick().await;
         }
     }

@@ -1,4 +1,5 @@
 //! The filter between two namespaces, with real TCP over a veth pair: who gets in, who does not, and what outlives whom.
+#![allow(clippy::unwrap_used)] // A test that fails by panicking has said what it had to say, its helpers included.
 
 mod netns;
 

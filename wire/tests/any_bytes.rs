@@ -18,7 +18,8 @@ fn over_seeds(target: &str, rule: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
     let mut seeds = 0;
     for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("no seeds in {}: {error}", folder.display())) {
-        let seed = fs::read(entry.unwrap().path()).unwrap();
+        let seed = entry.and_then(|entry| fs::read(entry.path()));
+        let seed = seed.unwrap_or_else(|error| panic!("a seed in {} cannot be read: {error}", folder.display()));
         seeds += 1;
         rule(&seed);
         // Long seeds are long in one place: their first bytes are where the decisions fall.

@@ -50,7 +50,7 @@ fn through<M: prost::Message + Default>(frames: &[M], pieces: &[usize]) -> Vec<M
             break;
         }
         input.extend_from_slice(&stream.split_to(stream.len().min(*piece)));
-        while let Some(frame) = decode(&mut input).unwrap() {
+        while let Some(frame) = decode(&mut input).expect("an encoded line can be decoded") {
             read.push(frame);
         }
     }

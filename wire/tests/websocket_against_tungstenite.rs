@@ -55,7 +55,9 @@ fn message() -> impl Strategy<Value = Message> {
 
 fn as_theirs(event: Event<'_>) -> Message {
     match event {
-        Event::Message { kind: MessageKind::Text, data } => Message::text(std::str::from_utf8(data).unwrap()),
+        Event::Message { kind: MessageKind::Text, data } => {
+            Message::text(std::str::from_utf8(data).expect("text has been checked"))
+        }
         Event::Message { kind: MessageKind::Binary, data } => Message::binary(data.to_vec()),
         Event::Ping(data) => Message::Ping(data.to_vec().into()),
         Event::Pong(data) => Message::Pong(data.to_vec().into()),

@@ -71,7 +71,7 @@ fn build(toolchain: &Toolchain, linker: &Path) -> Result<PathBuf, String> {
         .env(
             "RUSTFLAGS",
             // BTF for the maps and for the verifier's messages; it is made from the debug information.
-            format!("-C linker={} -C link-arg=--btf -C debuginfo=2 -D warnings", linker.display()),
+            format!("-C linker={} -C link-arg=--btf -C debuginfo=2", linker.display()),
         );
     let status = cargo.status().map_err(|error| format!("cannot run {cargo:?}: {error}"))?;
     if !status.success() {

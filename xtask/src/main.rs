@@ -2,12 +2,14 @@
 //!
 //! One verb, one file. This file only lists them. It does not build or run anything itself.
 
+mod bench;
 mod ebpf;
 mod ebpf_toolchain;
 mod rig;
 mod run;
 mod setup;
 mod setup_needs;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,6 +28,10 @@ struct Arguments {
 enum Verb {
     /// Start the whole appliance on this machine, with a live page; Ctrl-C takes it down
     Run(run::Arguments),
+    /// Put load on the appliance and print connects, completeness and delays
+    Bench(bench::Arguments),
+    /// Run every test there is, and say what was skipped and why
+    Test(test::Arguments),
     /// Install what is missing on this machine, and nothing else
     Setup(setup::Arguments),
     /// Compile the kernel's programs to target/bpf/push-appliance.bpf.o
@@ -35,6 +41,8 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::BuildEbpf(arguments) => ebpf::run(&arguments),
     };

@@ -68,7 +68,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<(), String> {
         work.want_llvm()?;
     }
     let apt = work.install_packages();
-    if linker && apt.is_ok() {
+    if linker && work.has_llvm() {
         work.install_linker()?;
     }
     for (what, took) in &work.took {
@@ -151,6 +151,11 @@ impl Work {
         }
     }
 
+    /// LLVM is here, from now or from before, whatever became of the other packages.
+    fn has_llvm(&self) -> bool {
+        self.llvm_major().is_ok_and(|major| std::path::Path::new(&llvm_prefix(major)).exists())
+    }
+
     fn install_packages(&mut self) -> Result<(), String> {
         self.packages.retain(|package| !is_installed(package));
         if self.packages.is_empty() {
@@ -183,7 +188,7 @@ impl Work {
         let feature = format!("llvm-{major}");
         let mut cargo = neutral("cargo");
         cargo
-            .env("LLVM_PREFIX", format!("/usr/lib/llvm-{major}"))
+            .env("LLVM_PREFIX", llvm_prefix(major))
             .args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION])
             .args(["--no-default-features", "--features", &feature]);
         self.timed(&format!("cargo install bpf-linker {LINKER_VERSION} for LLVM {major}"), &mut cargo)
@@ -197,6 +202,11 @@ impl Work {
         self.took.push((what.to_owned(), started.elapsed()));
         if status?.success() { Ok(()) } else { Err(format!("this failed: {command:?}")) }
     }
+}
+
+/// Where Debian's packages put an LLVM.
+fn llvm_prefix(major: u32) -> String {
+    format!("/usr/lib/llvm-{major}")
 }
 
 fn is_installed(package: &str) -> bool {

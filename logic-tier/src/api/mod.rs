@@ -5,9 +5,10 @@
 //!
 //! It does not decide where a message goes; that is in its target. It keeps nothing.
 //!
-//! Layout: `server` connections and their bounds · `query` parameters · `reply` answers · `push` messages in
+//! Layout: `server` connections and their bounds · `query` parameters · `body` bytes · `reply` answers · `push` messages in
 //! · `online` who is online · this file has the routes and the key
 
+mod body;
 mod online;
 mod push;
 mod query;
@@ -77,6 +78,7 @@ async fn ask_for_key(State(api): State<Api>, request: Request, next: Next) -> Re
         return next.run(request).await;
     }
     api.metrics.refuse(RequestRefusal::ApiKey);
+    body::discard(request.into_body(), &api.http).await;
     let message = "the API key is missing or wrong; send it as X-Api-Key or as Authorization: Bearer";
     let reply = Reply::refused(-401, message).with_status(StatusCode::UNAUTHORIZED);
     ([(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], reply).into_response()

@@ -1,16 +1,13 @@
 //! Messages in: a push is answered with code 0 when the bus has it on disk, and not before.
 
-use std::time::Duration;
-
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use wire::auth::MAX_KEY_BYTES;
 use wire::room::RoomId;
 
 use super::Api;
+use super::body::{self, BodyError};
 use super::query::{Query, QueryError};
 use super::reply::{BAD_REQUEST, Reply, SERVER_ERROR};
 use crate::bus::{AppendError, Origin, Record};
@@ -60,34 +57,32 @@ impl From<AppendError> for PushError {
 
 async fn accept(api: &Api, kind: Kind, request: Request) -> Result<(), PushError> {
     let (parts, body) = request.into_parts();
-    // Judged before the body is read: a wrong request costs little.
-    let target = Target::parse(kind, parts.uri.query(), &api.http)?;
-    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let message = read(body, announced, &api.http).await?;
+    let target = match Target::parse(kind, parts.uri.query(), &api.http) {
+        Ok(target) => target,
+        Err(error) => {
+            body::discard(body, &api.http).await;
+            return Err(error.into());
+        }
+    };
+    let message = body::read(body, &api.http).await.map_err(|error| refuse_body(error, &api.http))?;
     api.bus.append(target.record(message))?.durable().await?;
     Ok(())
 }
 
-async fn read(body: Body, announced: Option<u64>, config: &config::Http) -> Result<Bytes, PushError> {
-    let max = config.max_body_bytes;
-    let too_large = || {
-        let reply = Reply::refused(BAD_REQUEST, format!("the message has more than {} bytes", max.get()));
-        PushError::Refused(RequestRefusal::TooLarge, reply.with_status(StatusCode::PAYLOAD_TOO_LARGE))
+fn refuse_body(error: BodyError, config: &config::Http) -> PushError {
+    let (reason, status, message) = match error {
+        BodyError::TooLarge => (
+            RequestRefusal::TooLarge,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the message has more than {} bytes", config.max_body_bytes.get()),
+        ),
+        BodyError::Incomplete(why) => (
+            RequestRefusal::Incomplete,
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the message did not arrive whole: {why}"),
+        ),
     };
-    if announced.is_some_and(|length| length > max.get()) {
-        return Err(too_large());
-    }
-    let timeout = Duration::from_millis(config.request_timeout_ms.get());
-    let incomplete = |why: String| {
-        let reply = Reply::refused(BAD_REQUEST, format!("the message did not arrive whole: {why}"));
-        PushError::Refused(RequestRefusal::Incomplete, reply.with_status(StatusCode::REQUEST_TIMEOUT))
-    };
-    match tokio::time::timeout(timeout, Limited::new(body, max.count()).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(incomplete(error.to_string())),
-        Err(_elapsed) => Err(incomplete(format!("it took longer than {} ms", timeout.as_millis()))),
-    }
+    PushError::Refused(reason, Reply::refused(BAD_REQUEST, message).with_status(status))
 }
 
 /// What the parameters say; the message is yet to come.

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The request was not what the API asks for.
 pub(super) const BAD_REQUEST: i32 = -400;
@@ -17,7 +18,8 @@ pub(super) struct Reply {
     code: i32,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<serde_json::Value>,
+    /// Serialised already: goim's fields have an order.
+    data: Option<Box<RawValue>>,
     #[serde(skip)]
     status: StatusCode,
 }
@@ -28,7 +30,7 @@ impl Reply {
     }
 
     pub(super) fn data(data: impl Serialize) -> Self {
-        match serde_json::to_value(data) {
+        match to_raw_value(&data) {
             Ok(data) => Self { data: Some(data), ..Self::done() },
             Err(error) => Self::refused(SERVER_ERROR, error.to_string()),
         }

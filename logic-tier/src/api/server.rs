@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 
-/// The longest head of a request, and what hyper buffers of a body: a thousand keys fit in a URL.
-const BUFFER_BYTES: usize = 256 << 10;
+/// The longest head of a request, and what hyper buffers of a body: a URL as long as it may be, and headers.
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// How long requests under way may take once the tier stops.
 const GRACE: Duration = Duration::from_secs(10);

@@ -55,8 +55,8 @@ pub struct Http {
     pub api_keys: Vec<Secret>,
     /// The longest message; a longer one is answered with 413.
     pub max_body_bytes: Bounded<1, MAX_MESSAGE_BYTES>,
-    /// Keys or mids that one push may name.
-    pub max_targets: Bounded<1, 10_000>,
+    /// Keys or mids that one push may name. They stand in the URL, which HTTP libraries end at 64 KiB.
+    pub max_targets: Bounded<1, 4_000>,
     /// Connections at one time; more wait in the listener's backlog.
     pub max_connections: Bounded<1, 1_000_000>,
     /// A request that takes longer to arrive is cut off.
@@ -124,7 +124,7 @@ pub struct Bus {
     pub directory: Option<PathBuf>,
     /// Ordered strands of the log; fixed when the bus is created.
     pub partitions: Bounded<1, 1_024>,
-    /// Records above this are trimmed, oldest first.
+    /// Records above this are trimmed, oldest first. The file is larger: a store of pages has room between records.
     pub retention_bytes: Bounded<{ 1 << 16 }, { 1 << 40 }>,
     /// Records older than this are trimmed.
     pub retention_age_s: Bounded<1, 31_536_000>,

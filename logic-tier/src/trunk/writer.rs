@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use wire::trunk::{self, Lost, Ping, TierFrame, tier_frame};
@@ -52,6 +53,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             // Seen before the frames are looked at, so that none can become ready unseen in between.
             self.news.mark_unchanged();
             self.gather_answers();
+            // Not only when there is nothing else to do: under a steady load there always is.
+            while let Some(counts) = self.try_counts() {
+                self.put_counts(counts).await?;
+            }
             self.flush().await?;
             let mut moved = false;
             for partition in 0..self.cursors.len() {
@@ -75,14 +80,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 None => return Err(LineEnd::Stopping),
             },
             news = self.news.changed() => news.map_err(|_| LineEnd::Stopping)?,
-            counts = self.counts.recv() => match counts {
-                Ok(frames) => self.send_counts(&frames).await?,
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let all = self.trunk.sessions().all_counts();
-                    self.send_counts(&counts::frames(all)).await?;
-                }
-                Err(broadcast::error::RecvError::Closed) => return Err(LineEnd::Stopping),
-            },
+            counts = self.counts.recv() => self.put_counts(counts).await?,
             _ = ping.tick() => self.put_ping(pings),
         }
         Ok(())
@@ -106,6 +104,26 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         while self.out.len() < GATHER_BYTES {
             let Ok(answer) = self.answers.try_recv() else { break };
             trunk::encode_into(&answer, &mut self.out);
+        }
+    }
+
+    fn try_counts(&mut self) -> Option<Result<Arc<[Bytes]>, RecvError>> {
+        match self.counts.try_recv() {
+            Ok(frames) => Some(Ok(frames)),
+            Err(TryRecvError::Lagged(rounds)) => Some(Err(RecvError::Lagged(rounds))),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+
+    /// Sends a round of counts; a line that missed one gets all counts.
+    async fn put_counts(&mut self, counts: Result<Arc<[Bytes]>, RecvError>) -> Result<(), LineEnd> {
+        match counts {
+            Ok(frames) => self.send_counts(&frames).await,
+            Err(RecvError::Lagged(_)) => {
+                let all = self.trunk.sessions().all_counts();
+                self.send_counts(&counts::frames(all)).await
+            }
+            Err(RecvError::Closed) => Err(LineEnd::Stopping),
         }
     }
 

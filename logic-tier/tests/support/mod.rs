@@ -61,10 +61,29 @@ pub fn run(arguments: &[&str]) -> Said {
 impl Daemon {
     /// Starts it and waits until it serves.
     pub fn start(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_logic-tier"))
+        Self::start_with(config, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_logic-tier"));
+        command.envs(variables.iter().copied());
+        Self::spawn(command, config)
+    }
+
+    /// The same on a disk that is full as soon as a file has `kib` KiB.
+    pub fn start_on_small_disk(config: &Path, kib: u32) -> Self {
+        let mut command = Command::new("bash");
+        let limit = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+        command.args(["-c", &limit, env!("CARGO_BIN_EXE_logic-tier")]);
+        Self::spawn(command, config)
+    }
+
+    fn spawn(mut command: Command, config: &Path) -> Self {
+        let mut child = command
             .arg("--config")
             .arg(config)
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", "off")
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary was built for this test");
@@ -82,6 +101,11 @@ impl Daemon {
     pub fn kill(mut self) {
         self.child.kill().expect("the child is ours");
         self.child.wait().expect("the child is ours");
+    }
+
+    /// Whether it ended well by itself.
+    pub fn wait(mut self) -> bool {
+        self.child.wait().expect("the child is ours").success()
     }
 
     /// Whether it ended well after SIGTERM.

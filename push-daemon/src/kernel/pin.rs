@@ -81,7 +81,15 @@ pub(super) fn beside(path: &Path) -> PathBuf {
 
 /// Held while pins are made or removed, so that two processes do not do it at once. The kernel lets go of it with the process.
 pub(super) struct Lock {
-    _root: File,
+    root: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that was just forked for something else still has the descriptor, and with it the lock,
+        // until it execs.
+        let _ = flock(&self.root, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -89,7 +97,7 @@ impl Lock {
         let opened =
             File::open(root).map_err(|source| KernelError::system(format!("open {}", root.display()), source))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _root: opened }),
+            Ok(()) => Ok(Self { root: opened }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Locked { path: root.into() }),
             Err(error) => Err(KernelError::system(format!("lock {}", root.display()), error)),
         }
@@ -107,8 +115,8 @@ pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
     let mut removed = 0;
     for dir in layout_dirs(root)? {
         let failed = |source| KernelError::system(format!("remove the pins in {}", dir.display()), source);
-        detach(&dir.join(LINK))?;
-        detach(&beside(&dir.join(LINK)))?;
+        let link = dir.join(LINK);
+        removed += usize::from(detach(&link)?) + usize::from(detach(&beside(&link))?);
         for entry in fs::read_dir(&dir).map_err(failed)? {
             fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
             removed += 1;
@@ -126,11 +134,11 @@ pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
     }
 }
 
-/// Detaches the link pinned at `path` at once and removes its pin. No such pin is no error.
-pub(super) fn detach(path: &Path) -> Result<(), KernelError> {
+/// Detaches the link pinned at `path` at once and removes its pin. Says whether there was one.
+pub(super) fn detach(path: &Path) -> Result<bool, KernelError> {
     let link = match sys::open_link(path) {
         Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(KernelError::system(format!("open the link {}", path.display()), source)),
     };
     match sys::detach_link(&link) {
@@ -139,7 +147,8 @@ pub(super) fn detach(path: &Path) -> Result<(), KernelError> {
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) || error.kind() == io::ErrorKind::InvalidInput => {}
         Err(source) => return Err(KernelError::system("detach the filter", source)),
     }
-    fs::remove_file(path).map_err(|source| KernelError::system(format!("remove {}", path.display()), source))
+    fs::remove_file(path).map_err(|source| KernelError::system(format!("remove {}", path.display()), source))?;
+    Ok(true)
 }
 
 fn create_dir(path: &Path) -> Result<(), KernelError> {

@@ -41,6 +41,7 @@ pub struct KernelPlane {
     pins: PinDir,
     tables: Tables,
     arrival: Arrival,
+    notes: Vec<String>,
 }
 
 impl KernelPlane {
@@ -59,10 +60,6 @@ impl KernelPlane {
         let mut loaded = load::load(config, &pins)?;
         let mut tables = Tables::open(&config.pin_root)?;
         let before = tables.settings()?;
-        tables.set_protected_ports(&config.protected_ports)?;
-        tables.set_management(&config.management)?;
-        tables.set_settings(Settings { observe: if config.observe { OBSERVE } else { 0 }, ..before })?;
-
         finish_interrupted_move(&pins)?;
         let program_pin = pins.file(abi::maps::FILTER);
         let arrival = match find_link(&pins)? {
@@ -71,15 +68,28 @@ impl KernelPlane {
                 attach::attach(loaded.program()?, &interface, config.mode, &pins.link())?;
                 if had_tables { Arrival::TablesAdopted } else { Arrival::Fresh }
             }
-            Some(link) => match place_of(link, &before, &interface)? {
+            Some(link) => match place_of(link, &interface)? {
                 Place::Here(mode) if mode == config.mode => adopt(&mut loaded, link, &pins)?,
                 Place::Here(mode) => change_mode(&mut loaded, &interface, mode, config.mode, &pins)?,
                 Place::Elsewhere => move_to(&mut loaded, &interface, config.mode, &pins)?,
             },
         };
-        tables.set_settings(record_of(&interface, config.mode, tables.settings()?))?;
+        // Only now, so that a refusal above leaves the old settings with the old filter. Until here a new filter guards no port.
+        tables.set_management(&config.management)?;
+        tables.set_settings(Settings {
+            observe: if config.observe { OBSERVE } else { 0 },
+            ..record_of(&interface, config.mode, before)
+        })?;
+        tables.set_protected_ports(&config.protected_ports)?;
         drop(lock);
-        Ok(Self { pins, tables, arrival })
+        let notes = notes_on(config, &tables);
+        Ok(Self { pins, tables, arrival, notes })
+    }
+
+    /// What of the config could not be honoured, in sentences for the log.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// How the filter came to be in force.
@@ -126,6 +136,18 @@ pub fn take_down(pin_root: &Path) -> Result<usize, KernelError> {
     pin::remove_all(pin_root)
 }
 
+/// A pinned table keeps the size that it was made with.
+fn notes_on(config: &KernelConfig, tables: &Tables) -> Vec<String> {
+    let (hosts, prefixes) = tables.bounds();
+    [("max_hosts", config.max_hosts, hosts), ("max_prefixes", config.max_prefixes, prefixes)]
+        .into_iter()
+        .filter(|(_, wanted, pinned)| wanted != pinned)
+        .map(|(key, wanted, pinned)| {
+            format!("{key} = {wanted} has no effect: the pinned table holds {pinned} until `pushctl detach`, which forgets its rules")
+        })
+        .collect()
+}
+
 /// Where the pinned link is, seen from the interface that was asked for.
 enum Place {
     Here(Mode),
@@ -148,11 +170,11 @@ fn find_link(pins: &PinDir) -> Result<Option<LinkInfo>, KernelError> {
     Ok(None)
 }
 
-fn place_of(link: LinkInfo, recorded: &Settings, interface: &Interface) -> Result<Place, KernelError> {
-    // The same index in another namespace is another interface.
-    if link.interface_index != interface.index || recorded.namespace != interface.namespace {
+fn place_of(link: LinkInfo, interface: &Interface) -> Result<Place, KernelError> {
+    if link.interface_index != interface.index {
         return Ok(Place::Elsewhere);
     }
+    // The same index in another namespace is another interface, but it does not run the link's program.
     let at = netlink::xdp_at(interface.index)
         .map_err(|source| KernelError::system(format!("ask which program {} runs", interface.name), source))?;
     Ok(match at {
@@ -211,7 +233,7 @@ fn finish_interrupted_move(pins: &PinDir) -> Result<(), KernelError> {
     if !beside.exists() {
         return Ok(());
     }
-    if pins.link().exists() { pin::detach(&beside) } else { rename_link(&beside, pins) }
+    if pins.link().exists() { pin::detach(&beside).map(drop) } else { rename_link(&beside, pins) }
 }
 
 fn rename_link(beside: &Path, pins: &PinDir) -> Result<(), KernelError> {

@@ -19,11 +19,11 @@ pub(super) fn attach(arguments: AttachArguments, pin_root: PathBuf) -> Result<An
     let plane = KernelPlane::bring_up(&config)?;
     let status = plane.status()?;
     let came = match plane.arrival() {
-        Arrival::Fresh => "attached, with no rules yet",
-        Arrival::TablesAdopted => "attached, with the rules that were pinned",
+        Arrival::Fresh => "is attached, with no rules yet",
+        Arrival::TablesAdopted => "is attached, with the rules that were pinned",
         Arrival::Adopted => "was in force already; the rules stand",
         Arrival::ProgramSwapped => "was in force already; its program was swapped for this one, the rules stand",
-        Arrival::Moved => "moved here, the rules stand",
+        Arrival::Moved => "was moved here; the rules stand",
     };
     let mut value = serde_json::to_value(&status)?;
     value["arrival"] = serde_json::to_value(plane.arrival())?;

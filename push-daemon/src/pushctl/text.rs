@@ -21,14 +21,15 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     text
 }
 
-/// In the largest unit that keeps two digits: `95 s`, `10 min`, `26 h`, `7 d`.
+/// In the largest unit that keeps it readable, rounded: `95 s`, `10 min`, `26 h`, `7 d`.
 pub(super) fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
+    let seconds = (time + Duration::from_millis(500)).as_secs();
+    let whole = |unit: u64| (seconds + unit / 2) / unit;
     match seconds {
         0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
+        120..7_200 => format!("{} min", whole(60)),
+        7_200..172_800 => format!("{} h", whole(3_600)),
+        _ => format!("{} d", whole(86_400)),
     }
 }
 
@@ -53,6 +54,7 @@ mod tests {
     #[test]
     fn a_duration_is_short() {
         let say = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!(duration(Duration::from_millis(599_990)), "10 min");
         assert_eq!([say(0), say(119), say(600), say(7_200), say(604_800)], ["0 s", "119 s", "10 min", "2 h", "7 d"]);
     }
 }

@@ -86,31 +86,34 @@ impl Shard {
                 for mid in mids {
                     self.mids.find(&self.connections, *mid, &mut slots);
                 }
-                self.deliver_to(&slots, runs);
+                self.deliver_to(&mut slots, runs);
                 slots.clear();
                 self.due = slots;
             }
             Delivery::OwnKeys(keys, runs) => {
-                let slots: Vec<u32> = keys.iter().filter_map(|key| self.own_keys.get(key).copied()).collect();
-                self.deliver_to(&slots, runs);
+                let mut slots: Vec<u32> = keys.iter().filter_map(|key| self.own_keys.find(key)).collect();
+                self.deliver_to(&mut slots, runs);
             }
         }
     }
 
     /// Delivers to the connections that are still at these places.
     pub(crate) fn deliver_to_places(&mut self, places: &[Place], runs: &Arc<[OperationRun]>) {
-        let slots: Vec<u32> = places.iter().filter_map(|place| self.slot_of(place)).collect();
-        self.deliver_to(&slots, runs);
+        let mut slots: Vec<u32> = places.iter().filter_map(|place| self.slot_of(place)).collect();
+        self.deliver_to(&mut slots, runs);
     }
 
-    fn deliver_to(&mut self, slots: &[u32], runs: &[OperationRun]) {
+    fn deliver_to(&mut self, slots: &mut Vec<u32>, runs: &[OperationRun]) {
         if slots.is_empty() {
             return;
         }
+        // A publisher may name a client twice.
+        slots.sort_unstable();
+        slots.dedup();
         let bilibili = slots.iter().any(|slot| self.connections[*slot].manner.bilibili);
         for run in runs {
             let block = self.blocks.build(std::iter::once(&run.run), bilibili);
-            for slot in slots {
+            for slot in slots.iter() {
                 if self.accepts.accepts(self.connections[*slot].accepts, run.operation) {
                     self.deliver(*slot, &block);
                 }

@@ -7,7 +7,7 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `accepts` who is where · `fanout` one block to many · `egress` what a slow socket
+//! and going · `rooms`, `mids`, `own_keys`, `accepts` who is where · `fanout` one block to many · `egress` what a slow socket
 //! still owes · `liveness` who fell silent · `order`, `news` orders in and news out · `counters`, `reason` what is counted
 
 mod accepts;
@@ -22,6 +22,7 @@ mod liveness;
 mod mids;
 pub mod news;
 pub mod order;
+mod own_keys;
 pub mod reason;
 mod requests;
 mod rooms;
@@ -48,6 +49,7 @@ use listen::Listener;
 use mids::Mids;
 use news::NewsDesk;
 use order::{Order, ShardHandle};
+use own_keys::OwnKeys;
 use reason::CloseReason;
 use rooms::Rooms;
 pub use spawn::{Running, ShardSettings, Start, spawn};
@@ -77,15 +79,14 @@ pub struct Shard {
     rooms: Rooms,
     mids: Mids,
     accepts: AcceptSets,
-    /// Keys that clients brought themselves, with the slot of the last that did. Bounded by the connections.
-    own_keys: HashMap<Box<str>, u32>,
+    own_keys: OwnKeys,
     /// Rooms that confined clients may move to. Bounded by the connections.
     confined: HashMap<u32, Box<[Box<str>]>>,
     inputs: Side<Input>,
     debts: Side<Debt>,
     /// Sum of all debts.
     owed_bytes: usize,
-    /// Connections by the time by which they have to be in. Bounded by the slab: a place is in it once.
+    /// Connections by the time by which they have to be in: what was accepted within the handshake time-out.
     handshakes: VecDeque<(Place, Tick)>,
     /// Connections that were told goodbye, by the time at which they are closed all the same.
     lingers: VecDeque<(Place, Tick)>,
@@ -269,7 +270,7 @@ impl Shard {
             || !self.closing.is_empty()
             || self.rounds_are_due()
             || self.accepts_are_due()
-            || (self.resync_next.is_some() && self.news.has_room_for(1))
+            || self.resync_is_due()
     }
 
     fn sleep(&self) -> Duration {

@@ -52,7 +52,7 @@ impl Shard {
         self.mids.insert(&mut self.connections, slot);
         if let Some(key) = &admitted.key {
             self.connections[slot].own_key = true;
-            self.own_keys.insert(key.clone(), slot);
+            self.own_keys.insert(slot, key.clone());
         }
         if let Some(rooms) = admitted.rooms {
             self.connections[slot].confined = true;
@@ -209,8 +209,7 @@ impl Shard {
             self.confined.remove(&slot);
         }
         if std::mem::take(&mut conn.own_key) {
-            // Rare enough for a walk: only clients that bring keys, and the side map holds just those.
-            self.own_keys.retain(|_, holder| *holder != slot);
+            self.own_keys.remove(slot);
         }
         self.accepts.release(accepts);
         self.tell_session(News::Left { place: self.place(slot) });
@@ -237,21 +236,22 @@ impl Shard {
         self.resync_next = Some(0);
     }
 
+    /// Whether the desk has room for a batch, and for what happens meanwhile.
+    pub(crate) fn resync_is_due(&self) -> bool {
+        self.resync_next.is_some() && self.news.has_room_for(2 * RESYNC_BATCH)
+    }
+
     /// Tells of some more sessions, as far as the desk has room.
     pub(crate) fn go_on_with_resync(&mut self) {
-        let Some(first) = self.resync_next else { return };
-        if !self.news.has_room_for(2 * RESYNC_BATCH) {
-            return;
-        }
+        let Some(first) = self.resync_next.filter(|_| self.resync_is_due()) else { return };
         let end = self.connections.end();
         let upto = end.min(first + RESYNC_BATCH as u32);
         for slot in first..upto {
             let Some(conn) = self.connections.get(slot).filter(|conn| conn.phase == Phase::Joined) else { continue };
-            let key = conn.own_key.then(|| self.own_keys.iter().find(|(_, holder)| **holder == slot)).flatten();
             let news = News::Joined {
                 place: self.place(slot),
                 mid: conn.mid,
-                key: key.map(|(key, _)| key.clone()),
+                key: self.own_keys.of(slot).map(Into::into),
                 room: (conn.room != NONE).then(|| self.rooms.get(conn.room).name.clone()),
                 address: self.address(slot),
             };

@@ -23,6 +23,7 @@ use super::listen::bind;
 use super::mids::Mids;
 use super::news::NewsDesk;
 use super::order::ShardHandle;
+use super::own_keys::OwnKeys;
 use super::rooms::Rooms;
 use super::{Shard, WAKER_TOKEN};
 use crate::block::BlockPool;
@@ -155,7 +156,7 @@ fn open(
         rooms: Rooms::new(),
         mids: Mids::new(),
         accepts: AcceptSets::new(),
-        own_keys: HashMap::new(),
+        own_keys: OwnKeys::new(),
         confined: HashMap::new(),
         inputs: Side::new(),
         debts: Side::new(),

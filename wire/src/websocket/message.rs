@@ -296,6 +296,8 @@ mod tests {
         row(&[(0x01, b"\xe5"), (0x00, b"\xbc"), (0x80, b"!")], "BadUtf8 1007");
         row(&[(0x01, b"\xe5\xbc"), (0x80, b"")], "BadUtf8 1007");
         row(&[(0x01, b"a\xff"), (0x00, b"b")], "BadUtf8 1007");
+        // A second message is checked from its own start.
+        row(&[(0x01, b"abc"), (0x80, b"d"), (0x01, b"\xff"), (0x80, b"")], "BadUtf8 1007");
         row(&[(0x88, b"\x03")], "BadClose 1002");
         row(&[(0x88, b"\x03\xe8\xff")], "BadUtf8 1007");
         for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {

@@ -9,13 +9,15 @@
 //! negotiate extensions (none is ever accepted, so every reserved bit must be zero; RFC 6455 section 5.2), answer a
 //! ping or a close (the caller owns the order of what it sends), or limit how often control frames come.
 //!
-//! Layout: [`handshake`] the upgrade · [`frame`] headers, opcodes, close codes, what a server writes ·
-//! [`message`] what clients send, frames joined to messages · [`client`] the other side, for probes and tests
+//! Layout: [`handshake`] the upgrade · `refusal` answers to what is none · [`frame`] headers, opcodes, close codes,
+//! what a server writes · [`message`] what clients send, frames joined to messages · [`client`] the other side, for
+//! probes and tests
 
 pub mod client;
 pub mod frame;
 pub mod handshake;
 pub mod message;
+mod refusal;
 
 pub use frame::{CloseCode, Opcode};
 pub use message::{Event, Fragments, Limits, MessageKind, next};

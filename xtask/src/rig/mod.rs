@@ -2,8 +2,9 @@
 //!
 //! Everything is owned by a guard, so that leaving in any way, an error included, leaves nothing behind.
 //!
-//! Layout: `network` namespaces and the veth pair · `forward` the host's loopback ports · `process` the daemons
+//! Layout: `appliance` all of it together · `network` namespaces and the veth pair · `forward` the host's loopback ports · `process` the daemons
 
-pub(crate) mod forward;
-pub(crate) mod network;
-pub(crate) mod process;
+pub(crate) mod appliance;
+mod forward;
+mod network;
+mod process;

@@ -38,15 +38,14 @@ impl Daemon {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).map_err(|error| format!("cannot write {}: {error}", log.display()))?;
         let errors = output.try_clone().map_err(|error| format!("cannot write {}: {error}", log.display()))?;
-        let mut command = match namespace {
-            None => Command::new(binary),
-            Some(namespace) => {
-                // It becomes the daemon (exec), so the child's id is the daemon's.
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--net={}", super::network::namespace_path(namespace).display())).arg(binary);
-                command
-            }
-        };
+        // Both of these become what follows them (exec), so the child's id is the daemon's. The first sees to it that
+        // the daemon does not outlive us, however we end.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]);
+        if let Some(namespace) = namespace {
+            command.arg("nsenter").arg(format!("--net={}", super::network::namespace_path(namespace).display()));
+        }
+        command.arg(binary);
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
         Ok(Self { name, child, log })

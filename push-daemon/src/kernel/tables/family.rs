@@ -95,6 +95,11 @@ impl<A: Address> Family<A> {
         })
     }
 
+    /// How many hosts and how many prefixes fit.
+    pub(super) fn bounds(&self) -> (u32, u32) {
+        (self.max_hosts, self.max_prefixes)
+    }
+
     /// The rule of exactly this prefix.
     pub(super) fn get(&self, address: A, length: u8) -> Result<Option<RuleValue>, KernelError> {
         let found = if length == A::BITS {
@@ -216,8 +221,12 @@ impl<A: Address> Family<A> {
 pub(super) fn open_map(pins: &PinDir, name: &'static str) -> Result<(Map, u32), KernelError> {
     let path = pins.file(name);
     let foreign = |source| KernelError::ForeignPin { path: path.clone(), source: Box::new(source) };
-    let data = MapData::from_pin(&path)
-        .map_err(|error| KernelError::map(format!("open the table {}", path.display()), error))?;
+    let data = MapData::from_pin(&path).map_err(|error| {
+        let error = io_error_of_map(error);
+        let gone = error.kind() == std::io::ErrorKind::NotFound;
+        let hint = if gone { ", which bringing the filter up makes again" } else { "" };
+        KernelError::system(format!("open the table {}{hint}", path.display()), error)
+    })?;
     let max_entries = data.info().map_err(foreign)?.max_entries();
     Ok((Map::from_map_data(data).map_err(foreign)?, max_entries))
 }

@@ -230,7 +230,13 @@ impl Tables {
             .collect())
     }
 
-    /// Whether everything passes.
+    /// How many hosts and how many prefixes fit, per family. Set when the tables were made.
+    #[must_use]
+    pub fn bounds(&self) -> (u32, u32) {
+        self.v4.bounds()
+    }
+
+    /// Switches the filter off (everything passes) or on again.
     pub fn set_kill_switch(&mut self, on: bool) -> Result<(), KernelError> {
         let settings = self.settings()?;
         self.set_settings(Settings { kill_switch: if on { PASS_EVERYTHING } else { 0 }, ..settings })

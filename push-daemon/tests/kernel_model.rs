@@ -1,0 +1,137 @@
+//! Property: for any rules and any sender, the kernel, `Tables::test` and a plain model of the rules agree.
+//!
+//! The model is a list and a filter over it; it knows nothing of hashes, tries or walks.
+#![allow(clippy::unwrap_used)] // A test that fails by panicking has said what it had to say, its helpers included.
+
+mod filter_under_test;
+mod netns;
+mod packets;
+
+use std::{net::IpAddr, time::Duration};
+
+use abi::{rules::MAX_EXPIRED_STEPS, verdict::Reason};
+use filter_under_test::FilterUnderTest;
+use ipnet::IpNet;
+use packets::syn_from;
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use push_daemon::kernel::{Action, KernelError};
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Expired,
+    AnHour,
+    Forever,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ModelRule {
+    prefix: IpNet,
+    action: Action,
+    life: Life,
+}
+
+const MANAGEMENT: [&str; 2] = ["10.0.0.64/27", "2001:db8::40/123"];
+
+/// What the documentation says, as directly as it can be said.
+fn model(rules: &[ModelRule], sender: IpAddr) -> Reason {
+    if MANAGEMENT.iter().any(|prefix| prefix.parse::<IpNet>().unwrap().contains(&sender)) {
+        return Reason::Management;
+    }
+    let mut matching: Vec<_> = rules.iter().filter(|rule| rule.prefix.contains(&sender)).collect();
+    matching.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.prefix_len()));
+    let is_host = |rule: &ModelRule| rule.prefix.prefix_len() == rule.prefix.max_prefix_len();
+    let (hosts, prefixes): (Vec<&ModelRule>, Vec<&ModelRule>) = matching.into_iter().partition(|rule| is_host(rule));
+    let looked_at = prefixes.into_iter().take(MAX_EXPIRED_STEPS as usize + 1);
+    match hosts.into_iter().chain(looked_at).find(|rule| !matches!(rule.life, Life::Expired)) {
+        Some(rule) if rule.action == Action::Deny => Reason::Denied,
+        Some(_) => Reason::Allowed,
+        None => Reason::NoRule,
+    }
+}
+
+/// Addresses that differ in their last 8 bits, so that rules and senders meet often.
+fn an_address() -> impl Strategy<Value = IpAddr> {
+    (any::<bool>(), any::<u8>()).prop_map(|(v4, last)| {
+        if v4 { IpAddr::from([10, 0, 0, last]) } else { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)]) }
+    })
+}
+
+fn a_rule() -> impl Strategy<Value = ModelRule> {
+    let bits_left_free = prop_oneof![4 => 0u8..=9, 1 => 10u8..=32, 1 => Just(128)];
+    let life = prop_oneof![Just(Life::Expired), Just(Life::AnHour), Just(Life::Forever)];
+    (an_address(), bits_left_free, any::<bool>(), life).prop_map(|(address, free, deny, life)| {
+        let host = IpNet::from(address);
+        let prefix = IpNet::new(address, host.prefix_len().saturating_sub(free)).unwrap().trunc();
+        ModelRule { prefix, action: if deny { Action::Deny } else { Action::Allow }, life }
+    })
+}
+
+#[test]
+fn kernel_tables_and_model_agree() {
+    let Some(mut filter) = FilterUnderTest::bring_up(&MANAGEMENT) else { return };
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() });
+    let filter = std::cell::RefCell::new(&mut filter);
+    runner
+        .run(&(vec(a_rule(), 0..40), vec(an_address(), 1..20)), |(rules, senders)| {
+            let mut filter = filter.borrow_mut();
+            filter.clear();
+            let mut standing: Vec<ModelRule> = Vec::new();
+            for rule in rules {
+                let ttl = match rule.life {
+                    Life::Expired => Some(Duration::ZERO),
+                    Life::AnHour => Some(Duration::from_secs(3600)),
+                    Life::Forever => None,
+                };
+                match filter.tables().add(rule.prefix, rule.action, ttl) {
+                    Ok(_) => {
+                        standing.retain(|other| other.prefix != rule.prefix);
+                        standing.push(rule);
+                    }
+                    Err(KernelError::ManagementPrefix { .. }) if rule.action == Action::Deny => {}
+                    Err(error) => return Err(TestCaseError::fail(error.to_string())),
+                }
+            }
+            let listed: Vec<_> = filter.tables().list().unwrap().iter().map(|rule| rule.prefix).collect();
+            let mut expected: Vec<_> = standing.iter().map(|rule| rule.prefix).collect();
+            expected.sort();
+            prop_assert_eq!(listed, expected);
+            for sender in senders {
+                let expected = model(&standing, sender);
+                prop_assert_eq!(filter.tables().test(sender).unwrap().reason, expected, "Tables::test({})", sender);
+                prop_assert_eq!(
+                    filter.judge(&syn_from(sender, 3101).build()).reason,
+                    expected,
+                    "the kernel on {}",
+                    sender
+                );
+            }
+            let expired = standing.iter().filter(|rule| matches!(rule.life, Life::Expired)).count();
+            prop_assert_eq!(filter.tables().sweep_expired().unwrap(), expired);
+            prop_assert_eq!(filter.tables().list().unwrap().len(), standing.len() - expired);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn arbitrary_bytes_get_a_verdict_and_one_count() {
+    let Some(mut filter) = FilterUnderTest::bring_up(&[]) else { return };
+    filter.set_rules(&["deny 0.0.0.0/1", "deny ::/1"]);
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() });
+    let filter = std::cell::RefCell::new(&mut filter);
+    let ethertype = prop_oneof![Just(0x0800u16), Just(0x86dd), Just(0x8100), Just(0x88a8), any::<u16>()];
+    runner
+        .run(&(ethertype, vec(any::<u8>(), 0..200)), |(ethertype, rest)| {
+            let mut frame = vec![2; 12];
+            frame.extend_from_slice(&ethertype.to_be_bytes());
+            frame.extend_from_slice(&rest);
+            // `judge` asserts that exactly one counter moved, by one packet.
+            let judged = filter.borrow_mut().judge(&frame);
+            prop_assert_eq!(judged.bytes, frame.len() as u64);
+            prop_assert_eq!(judged.verdict, judged.reason.verdict());
+            Ok(())
+        })
+        .unwrap();
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask test`: everything that must hold, on this machine.
+//!
+//! Sets up what is missing, builds, checks style, and runs every test with the real parts: the kernel where root
+//! allows, a browser, third-party clients. What was skipped is said again at the end, with the reason.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use crate::ebpf_toolchain::find_program;
+use crate::setup::{self, Purpose};
+use crate::{ebpf, workspace};
+
+/// With this a test of the kernel plane fails where it would be skipped: a green run of root has run them all.
+const REQUIRE_KERNEL: &str = "PUSH_REQUIRE_KERNEL";
+
+/// The same for browser and third-party clients.
+const REQUIRE_ALL: &str = "PUSH_REQUIRE_ALL";
+
+/// A test that does not run here says so in a line that begins with this.
+const SKIPPED: &str = "skipped: ";
+
+/// Options of `test`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --no-style -- arbiter")]
+pub(crate) struct Arguments {
+    /// Leave out formatting, lints and documentation
+    #[arg(long)]
+    no_style: bool,
+    /// Passed on to the test runner: names of tests, and its options
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+/// What a run of tests came to.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: Vec<String>,
+}
+
+/// Runs everything; an error names the steps that failed.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    let started = Instant::now();
+    let root = setup::is_root();
+    setup::ensure(if root { Purpose::Test } else { Purpose::Build })?;
+    let mut tally = Tally::default();
+    let mut failed = Vec::new();
+    if root {
+        timed("eBPF programs", ebpf::make)?;
+    } else {
+        tally.skipped.push("the kernel plane: loading XDP programs and making namespaces need root".to_owned());
+    }
+    if !arguments.no_style && arguments.filter.is_empty() {
+        check_style(&mut tally, &mut failed);
+    }
+    timed("build", || workspace::run(&mut cargo(&["build", "--workspace", "--all-targets"])))?;
+
+    let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    if root {
+        tests.env(REQUIRE_KERNEL, "1").env(REQUIRE_ALL, "1");
+    }
+    // A test that is skipped passes; what it says of that is shown only with this.
+    tests.args(["--", "--show-output"]).args(&arguments.filter);
+    if !timed("tests", || tally.run(&mut tests))? {
+        failed.push("cargo test".to_owned());
+    }
+    if find_program("node").is_some() && arguments.filter.is_empty() {
+        let mut page = Command::new("node");
+        page.arg("--test").current_dir(workspace::root().join("push-daemon/page"));
+        if !timed("the page's own tests", || tally.run(&mut page))? {
+            failed.push("the page's own tests".to_owned());
+        }
+    }
+    report(&tally, started);
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
+}
+
+/// Formatting, lints and documentation, as far as the toolchain has the tools.
+fn check_style(tally: &mut Tally, failed: &mut Vec<String>) {
+    let steps: [(&str, &str, &[&str]); 3] = [
+        ("formatting", "cargo-fmt", &["fmt", "--all", "--check"]),
+        ("lints", "cargo-clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        ("documentation", "rustdoc", &["doc", "--workspace", "--no-deps", "--document-private-items"]),
+    ];
+    for (name, tool, arguments) in steps {
+        if find_program(tool).is_none() {
+            tally.skipped.push(format!("{name}: this toolchain has no {tool}"));
+            continue;
+        }
+        let mut command = cargo(arguments);
+        command.env("RUSTDOCFLAGS", "-D warnings");
+        if let Err(error) = timed(name, || workspace::run(&mut command)) {
+            eprintln!("xtask: {error}");
+            failed.push(name.to_owned());
+        }
+    }
+}
+
+fn report(tally: &Tally, started: Instant) {
+    println!("\n{:.0} s in all", started.elapsed().as_secs_f32());
+    for reason in &tally.skipped {
+        println!("skipped: {reason}");
+    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped.len());
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(workspace::cargo());
+    command.args(arguments);
+    command
+}
+
+fn timed<T>(name: &str, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    println!("\n== {name}");
+    let started = Instant::now();
+    let done = work();
+    println!("== {name}: {:.1} s", started.elapsed().as_secs_f32());
+    done
+}
+
+impl Tally {
+    /// Runs `tests`, shows what they print, and takes from it what ran and what was skipped. False when they failed.
+    fn run(&mut self, tests: &mut Command) -> Result<bool, String> {
+        if tests.get_current_dir().is_none() {
+            tests.current_dir::<&Path>(workspace::root());
+        }
+        let failed = |error: std::io::Error| format!("cannot run the tests: {error}");
+        let mut child = tests.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+        let errors = child.stderr.take().map(|stream| thread::spawn(move || pass_on(stream, &mut std::io::stderr())));
+        let lines = child.stdout.take().map(|stream| pass_on(stream, &mut std::io::stdout())).unwrap_or_default();
+        let errors = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        for line in lines.iter().chain(&errors) {
+            self.take(line);
+        }
+        let status = child.wait().map_err(failed)?;
+        Ok(status.success())
+    }
+
+    fn take(&mut self, line: &str) {
+        if let Some((_, reason)) = line.split_once(SKIPPED) {
+            self.skipped.push(reason.to_owned());
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += number_before(counts, " passed");
+            self.failed += number_before(counts, " failed");
+        } else if let Some(count) = line.strip_prefix("# pass ") {
+            self.passed += count.trim().parse().unwrap_or(0);
+        } else if let Some(count) = line.strip_prefix("# fail ") {
+            self.failed += count.trim().parse().unwrap_or(0);
+        }
+    }
+}
+
+/// Copies lines as they come, and keeps those that count.
+fn pass_on(stream: impl Read, to: &mut impl Write) -> Vec<String> {
+    let mut kept = Vec::new();
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        // Nobody reads any more: the result still counts.
+        let _shown = writeln!(to, "{line}");
+        if line.contains(SKIPPED) || line.starts_with("test result: ") || line.starts_with("# ") {
+            kept.push(line);
+        }
+    }
+    kept
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    let digits = text.split(word).next().and_then(|before| before.rsplit(' ').next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_skips_are_taken_from_the_runners_lines() {
+        let mut tally = Tally::default();
+        for line in [
+            "test result: ok. 31 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.73s",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "# pass 74",
+            "# fail 2",
+            "skipped: no root",
+            "test some::name ... ok",
+        ] {
+            tally.take(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (107, 3, vec!["no root".to_owned()]));
+    }
+}
