@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use browser::Browser;
-use missing_part::or_skip;
+use missing_part::{Kind, or_skip};
 use peers::{Bilibili, Peer};
 use perf_tests::probe::AuthRequest;
 use perf_tests::probe::daemons::{Stack, StackOptions};
@@ -24,8 +24,8 @@ const ROOM: u64 = 1000;
 
 #[test]
 fn one_message_is_heard_by_every_kind_of_client_and_the_page_is_heard_by_them() {
-    let Some(folder) = or_skip("one_message", peers::install()) else { return };
-    let Some(browser) = or_skip("one_message", Browser::open()) else { return };
+    let Some(folder) = or_skip(Kind::Peers, "one_message", peers::install()) else { return };
+    let Some(browser) = or_skip(Kind::Peers, "one_message", Browser::open()) else { return };
     // The name is on the page, and so in its pictures.
     let push_daemon_toml = "[node]\nname = \"edge-1\"\n".to_owned();
     let stack = Stack::start_with(&StackOptions { push_daemon_toml, ..StackOptions::default() }).unwrap();

@@ -2,17 +2,31 @@
 
 use std::io::Write as _;
 
+/// Whose presence a run may insist on.
+#[derive(Clone, Copy)]
+#[allow(dead_code)] // Each test file has need of one.
+pub(crate) enum Kind {
+    /// Root, namespaces and the compiled eBPF object: `PUSH_REQUIRE_KERNEL=1`.
+    Kernel,
+    /// Browser and third-party clients: `PUSH_REQUIRE_ALL=1`.
+    Peers,
+}
+
 /// The part, or `None` after saying on the real standard error why `test` is skipped.
 ///
 /// # Panics
-/// With `PUSH_REQUIRE_ALL=1`, so that a green run never hides what it left out.
-pub(crate) fn or_skip<T>(test: &str, part: Result<T, String>) -> Option<T> {
+/// When the run insists on it, so that a green one never hides what it left out.
+pub(crate) fn or_skip<T>(kind: Kind, test: &str, part: Result<T, String>) -> Option<T> {
+    let insists = match kind {
+        Kind::Kernel => "PUSH_REQUIRE_KERNEL",
+        Kind::Peers => "PUSH_REQUIRE_ALL",
+    };
     match part {
         Ok(part) => Some(part),
         Err(missing) => {
-            assert!(std::env::var_os("PUSH_REQUIRE_ALL").is_none_or(|value| value != "1"), "required, and {missing}");
+            assert!(std::env::var_os(insists).is_none_or(|value| value != "1"), "required by {insists}: {missing}");
             // `eprintln!` would be swallowed with the output of a test that passes.
-            let _ = writeln!(std::io::stderr(), "skipped {test}: {missing}");
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: {missing}");
             None
         }
     }
