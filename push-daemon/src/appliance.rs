@@ -34,6 +34,9 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 /// How often the parts are looked after.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often rules that have expired give their places back, in watches. The filter passes over them at once.
+const RULE_SWEEP_WATCHES: u32 = 10;
+
 /// Beyond the drain, for goodbyes that linger.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -151,6 +154,7 @@ impl Appliance {
         let mut ticker = interval(WATCH_INTERVAL);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
+        let mut watches = 0_u32;
         tokio::pin!(signal);
         loop {
             tokio::select! {
@@ -158,6 +162,10 @@ impl Appliance {
                 _ = ticker.tick() => {
                     self.sources.sample(last.elapsed());
                     last = Instant::now();
+                    watches = watches.wrapping_add(1);
+                    if watches.is_multiple_of(RULE_SWEEP_WATCHES) {
+                        self.sources.sweep_rules();
+                    }
                     if let Some(ended) = self.shards.iter().position(|shard| shard.thread.is_finished()) {
                         return Err(ApplianceError::ShardEnded(ended));
                     }

@@ -113,13 +113,23 @@ impl Sources {
         }
     }
 
+    /// Takes expired rules out of the filter's tables.
+    pub fn sweep_rules(&self) {
+        let swept = self.kernel(|plane| plane.tables_mut().sweep_expired());
+        match swept {
+            Some(Ok(count)) if count > 0 => tracing::info!(count, "rules of the filter have expired"),
+            Some(Err(error)) => tracing::warn!(%error, "cannot take expired rules out of the filter's tables"),
+            _ => {}
+        }
+    }
+
     fn stats(&self) -> Stats {
         Stats::of(self)
     }
 
-    fn kernel<T>(&self, look: impl FnOnce(&KernelPlane) -> T) -> Option<T> {
+    fn kernel<T>(&self, look: impl FnOnce(&mut KernelPlane) -> T) -> Option<T> {
         // A panic while somebody looked leaves the tables as they were.
-        self.kernel.as_ref().map(|kernel| look(&kernel.lock().unwrap_or_else(PoisonError::into_inner)))
+        self.kernel.as_ref().map(|kernel| look(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

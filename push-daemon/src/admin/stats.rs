@@ -137,7 +137,7 @@ impl Stats {
                     loop_busy_permille: shard.load.permille.load(Relaxed),
                 })
                 .collect(),
-            kernel: sources.kernel(kernel),
+            kernel: sources.kernel(|plane| kernel(plane)),
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::{fs, io, path::Path};
 
 use abi::settings::{INTERFACE_NAME_BYTES, OBSERVE, Settings};
-use aya::programs::{ProgramInfo, loaded_programs};
+use aya::programs::ProgramInfo;
 use serde::Serialize;
 
 use super::{
@@ -184,7 +184,8 @@ fn place_of(link: LinkInfo, interface: &Interface) -> Result<Place, KernelError>
 }
 
 fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, KernelError> {
-    if let Some(running) = program_by_id(link.program_id)?
+    // Without it we cannot tell that swapping would change nothing, and swapping does no harm.
+    if let Some(running) = pinned_program(pins, link)
         && loaded.is_same_as(&running)?
     {
         return Ok(Arrival::Adopted);
@@ -241,16 +242,11 @@ fn rename_link(beside: &Path, pins: &PinDir) -> Result<(), KernelError> {
         .map_err(|source| KernelError::system(format!("rename {}", beside.display()), source))
 }
 
-fn program_by_id(id: u32) -> Result<Option<ProgramInfo>, KernelError> {
-    for program in loaded_programs() {
-        // A program that went while we listed is not the one that a link holds.
-        if let Ok(program) = program
-            && program.id() == id
-        {
-            return Ok(Some(program));
-        }
-    }
-    Ok(None)
+/// The program that the link runs, if it is the pinned one. Asked of the pin, not of the kernel's list of all programs,
+/// which takes CAP_SYS_ADMIN to read.
+fn pinned_program(pins: &PinDir, link: LinkInfo) -> Option<ProgramInfo> {
+    let program = ProgramInfo::from_pin(pins.file(abi::maps::FILTER)).ok()?;
+    (program.id() == link.program_id).then_some(program)
 }
 
 fn record_of(interface: &Interface, mode: Mode, settings: Settings) -> Settings {
