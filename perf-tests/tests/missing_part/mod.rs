@@ -25,8 +25,8 @@ pub(crate) fn or_skip<T>(kind: Kind, test: &str, part: Result<T, String>) -> Opt
         Ok(part) => Some(part),
         Err(missing) => {
             assert!(std::env::var_os(insists).is_none_or(|value| value != "1"), "required by {insists}: {missing}");
-            // `eprintln!` would be swallowed with the output of a test that passes.
-            let _ = writeln!(std::io::stderr(), "skipped: {test}: {missing}");
+            // `eprintln!` would be swallowed with the output of a test that passes. One write, so that the line stays whole.
+            let _ = std::io::stderr().write_all(format!("skipped: {test}: {missing}\n").as_bytes());
             None
         }
     }
