@@ -156,6 +156,35 @@ fn a_trunk_that_falls_silent_is_noticed_and_loses_nothing() {
     nothing_was_lost(&stack);
 }
 
+#[test]
+fn two_lines_that_are_cut_in_turn_deliver_nothing_twice() {
+    const CUTS: usize = 8;
+    let mut random = draw("two lines");
+    let addresses = Stack::reserve().unwrap();
+    let cutters = [Cutter::before(addresses.trunk), Cutter::before(addresses.trunk)];
+    let [a, b] = cutters.each_ref().map(Cutter::address);
+    let lines =
+        format!("[trunk]\nlines = [{{ name = \"A\", address = \"{a}\" }}, {{ name = \"B\", address = \"{b}\" }}]\n");
+    let options = StackOptions { push_daemon_toml: format!("{PATIENT_EDGE}{lines}"), ..options() };
+    let stack = Stack::start_on(addresses, &options).unwrap();
+    let campaign = Campaign::join(&stack, Plan { rooms: 3, publishers: 8, pushes: 5_000 });
+    campaign.run("two lines, cut in turn", |progress| {
+        for cut in 0..CUTS {
+            let cutter = &cutters[cut % 2];
+            let (links, cuts) = (cutter.opened(), cutter.cuts());
+            cutter.cut_after(random.usize(1..60_000));
+            progress.wait("a cut", || cutter.cuts() > cuts);
+            // Half of the time the other line is cut while this one is on its way back.
+            if random.bool() {
+                progress.wait("a new line", || cutter.opened() > links);
+            }
+        }
+        assert!(progress.accepted() < 5_000, "every cut fell into the campaign");
+    });
+    nothing_was_lost(&stack);
+    assert!(edge_stats(&stack)["trunk"]["duplicates_total"].as_u64() > Some(0), "both lines carried the stream");
+}
+
 fn online(publisher: &Publisher) -> i64 {
     let total = publisher.get("/goim/online/total", &[]).unwrap();
     total.data.unwrap()["conn_count"].as_i64().unwrap()
