@@ -5,10 +5,11 @@ mod support;
 use std::path::Path;
 
 use logic_tier::config::{Config, default_bus_directory};
-use settings::Source;
+use settings::{Source, example};
 use support::{Daemon, run, write_config};
 
-const EXAMPLE: &str = include_str!("../logic-tier.example.toml");
+/// What the package puts into /etc.
+const SHIPPED: &str = include_str!("../../systemd/etc/logic-tier.toml");
 
 fn mistake(text: &str) -> String {
     match Config::parse(&Source::new("tier.toml", text)) {
@@ -94,29 +95,17 @@ fn what_other_hosts_can_reach_is_not_open_by_accident() {
 }
 
 #[test]
-fn the_example_names_every_key_and_its_default() {
-    let example = Config::parse(&Source::new("example", EXAMPLE)).expect("the example is good");
-    // What is commented out is what is unset.
-    let defaults = Config::default();
-    let sections = |c: &Config| format!("{:?} {:?} {:?} {:?} {:?}", c.bus, c.job, c.chat, c.sessions, c.nodes);
-    assert_eq!(sections(&example), sections(&defaults));
-    assert_eq!(example.http.listen, defaults.http.listen);
-    assert_eq!(example.trunk.listen, defaults.trunk.listen);
-    for section in ["", "http", "trunk", "bus", "job", "admission", "chat", "sessions", "nodes", "nodes.backoff"] {
-        let head = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
-        let said = mistake(&format!("{head}qqqq = 1"));
-        let (_, keys) = said.split_once("valid here: ").expect("nothing is like qqqq");
-        let (_, after) = EXAMPLE.split_once(&head).expect("the section is there");
-        let part = if section.is_empty() { EXAMPLE } else { after.split("\n[").next().unwrap_or(after) };
-        for key in keys.split(", ") {
-            let named = if section.is_empty() {
-                part.contains(&format!("\n[{key}]"))
-            } else {
-                part.contains(&format!("{key} = ")) || EXAMPLE.contains(&format!("[{section}.{key}]"))
-            };
-            assert!(named, "the example does not name {section} {key}");
-        }
-    }
+fn the_shipped_file_explains_every_key_and_its_default() {
+    let read = |text: &str| Source::new("logic-tier.toml", text).parse::<Config>().expect("the file is good");
+    Config::parse(&Source::new("logic-tier.toml", SHIPPED)).expect("the file can be used as it is");
+    let missing = example::missing_keys::<Config>(SHIPPED).expect("it is TOML with everything set");
+    assert_eq!(missing, Vec::<String>::new());
+    let defaults = format!("{:?}", Config::default());
+    assert_eq!(format!("{:?}", read(&example::defaults(SHIPPED))), defaults);
+    // The tier's file sets nothing by itself.
+    assert_eq!(format!("{:?}", read(SHIPPED)), defaults);
+    // The examples of what is unset are values that could be set.
+    read(&example::everything(SHIPPED));
 }
 
 #[test]

@@ -279,6 +279,8 @@ fn is_room_type(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use settings::example;
+
     use super::*;
 
     fn mistake(text: &str) -> String {
@@ -342,6 +344,19 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(mistake(text), format!("edge.toml:{expected}"));
         }
+    }
+
+    #[test]
+    fn the_shipped_file_explains_every_key_and_its_default() {
+        const SHIPPED: &str = include_str!("../../systemd/etc/push-daemon.toml");
+        let read = |text: &str| Source::new("push-daemon.toml", text).parse::<Config>().unwrap();
+        Config::parse(&Source::new("push-daemon.toml", SHIPPED)).unwrap();
+        assert_eq!(example::missing_keys::<Config>(SHIPPED).unwrap(), Vec::<String>::new());
+        assert_eq!(format!("{:?}", read(&example::defaults(SHIPPED))), format!("{:?}", Config::default()));
+        // The filter is off unless the table is there; then these are its defaults.
+        let kernel = read(&example::everything(SHIPPED)).kernel.unwrap();
+        let defaults = KernelConfig::new(kernel.interface.clone(), kernel.mode);
+        assert_eq!(KernelConfig { management: Vec::new(), ..kernel }, defaults);
     }
 
     #[test]

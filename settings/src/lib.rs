@@ -11,11 +11,13 @@
 //! cannot tell; [`Source::wrong`] gives what they find a place in the file.
 //!
 //! Layout: `source` a file and the places in it · `explain` serde's words in the operator's · `values` what a single
-//! value may be
+//! value may be · `example` what a file that explains the settings has to say
 
 mod explain;
 mod source;
 mod values;
+
+pub mod example;
 
 pub use source::{SettingsError, Source};
 pub use values::{Bounded, ListenAddress, Secret};
