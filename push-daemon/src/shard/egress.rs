@@ -188,7 +188,8 @@ impl Shard {
         self.owed_bytes -= before - debt.bytes;
         let paid = debt.queue.is_empty();
         if broken {
-            self.close_later(slot, CloseReason::PeerReset);
+            // At once: the send has taken the socket's error, and a read would now find an ordinary end of stream.
+            self.part(slot, CloseReason::PeerReset, None);
         } else if paid {
             self.debts.give_back(index, Debt::cleared);
             self.connections[slot].debt = NONE;

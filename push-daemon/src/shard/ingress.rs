@@ -155,7 +155,7 @@ impl Shard {
                 Phase::Free | Phase::Lingering => return,
                 Phase::Unauthenticated | Phase::Joined => {
                     if self.connections[slot].manner.websocket {
-                        self.read_frame(slot, rest)
+                        self.read_frame(slot, rest, was_kept && at == 0)
                     } else {
                         self.read_packet(slot, rest)
                     }
@@ -176,7 +176,8 @@ impl Shard {
         self.keep(slot, &bytes[at..], was_kept && at == 0);
     }
 
-    /// Keeps what is not whole. `same` says that it begins with what was kept before.
+    /// Keeps what is not whole. `same` says that it begins with what was kept before. The time of a message in
+    /// fragments runs from its first one: each of them may be whole and in time, and the message never end.
     fn keep(&mut self, slot: u32, rest: &[u8], same: bool) {
         if rest.len() > MAX_KEPT_BYTES {
             return self.part(slot, CloseReason::InputWhileAuthenticating, None);
@@ -186,7 +187,7 @@ impl Shard {
         }
         let now = self.now;
         let input = self.input(slot);
-        if !same {
+        if !same && input.fragments.is_empty() {
             input.since = now;
         }
         input.tail.clear();
@@ -223,12 +224,14 @@ impl Shard {
         Err(refusal.1)
     }
 
-    fn read_frame(&mut self, slot: u32, bytes: &mut [u8]) -> Result<(usize, Flow), CloseReason> {
+    /// Takes one frame. `was_kept` says that its first bytes were there before.
+    fn read_frame(&mut self, slot: u32, bytes: &mut [u8], was_kept: bool) -> Result<(usize, Flow), CloseReason> {
         let index = self.connections[slot].input;
         let mut fragments =
             self.inputs.get_mut(index).map(|input| std::mem::take(&mut input.fragments)).unwrap_or_default();
+        let began_before = was_kept || !fragments.is_empty();
         let Some((event, consumed)) = wire::websocket::next(bytes, &mut fragments, &MESSAGE_LIMITS)? else {
-            self.keep_fragments(slot, fragments);
+            self.keep_fragments(slot, fragments, began_before);
             return Ok((0, Flow::Next));
         };
         let flow = match event {
@@ -252,15 +255,15 @@ impl Shard {
                 return Ok((consumed, Flow::Ended));
             }
         };
-        self.keep_fragments(slot, fragments);
+        self.keep_fragments(slot, fragments, began_before);
         Ok((consumed, flow))
     }
 
-    fn keep_fragments(&mut self, slot: u32, fragments: Fragments) {
+    fn keep_fragments(&mut self, slot: u32, fragments: Fragments, began_before: bool) {
         if !fragments.is_empty() && self.connections[slot].phase != Phase::Lingering {
             let now = self.now;
             let input = self.input(slot);
-            if input.tail.is_empty() && input.fragments.is_empty() {
+            if !began_before {
                 input.since = now;
             }
             input.fragments = fragments;

@@ -5,6 +5,8 @@
 //!
 //! Time is an argument: one test can run a shard through an hour.
 
+use wire::websocket::handshake::REQUEST_TIMEOUT;
+
 use super::Shard;
 use super::conn::Phase;
 use super::reason::CloseReason;
@@ -40,7 +42,10 @@ impl Shard {
             }
             self.handshakes.pop_front();
             match (slot, phase) {
-                (Some(slot), Some(Phase::Upgrading | Phase::Unauthenticated)) => {
+                (Some(slot), Some(phase @ (Phase::Upgrading | Phase::Unauthenticated))) => {
+                    if phase == Phase::Upgrading {
+                        self.send_control(slot, REQUEST_TIMEOUT);
+                    }
                     self.part(slot, CloseReason::AuthTimeout, None);
                 }
                 (Some(slot), Some(Phase::Authenticating)) => {

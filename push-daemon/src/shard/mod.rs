@@ -187,7 +187,8 @@ impl Shard {
         if event.is_writable() {
             self.pay(slot);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        let is_there = self.connections.get_exact(slot, generation).is_some();
+        if is_there && (event.is_readable() || event.is_read_closed() || event.is_error()) {
             let place = self.place(slot);
             // An end of stream that came with data makes no event of its own: read until it shows.
             if self.read(slot) || (event.is_read_closed() && self.slot_of(&place).is_some()) {

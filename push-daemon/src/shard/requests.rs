@@ -3,7 +3,6 @@
 //! Heartbeats, rooms and subscriptions are answered in the shard; a message goes upstream and is answered when
 //! the bus has it.
 
-use serde_json::json;
 use wire::auth::MAX_ACCEPTS;
 use wire::goim::{Header, Packet, op, parse_operations};
 use wire::room::RoomId;
@@ -13,7 +12,7 @@ use super::conn::NONE;
 use super::ingress::Flow;
 use super::order::Refusal;
 use super::reason::CloseReason;
-use super::session::reply_header;
+use super::session::{refusal_body, reply_header};
 
 impl Shard {
     /// Answers one packet of a client that is in.
@@ -113,8 +112,7 @@ impl Shard {
         match outcome {
             Ok(()) => self.answer(slot, request, operation, b""),
             Err((code, message)) => {
-                let body = json!({ "code": code, "message": message }).to_string();
-                self.answer(slot, request, operation, body.as_bytes());
+                self.answer(slot, request, operation, refusal_body(code, &message).as_bytes());
             }
         }
     }

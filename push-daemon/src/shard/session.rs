@@ -2,6 +2,7 @@
 //!
 //! It does not decide who may enter (the logic tier does), nor read packets (`ingress`).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use rustix::net::{Shutdown, getpeername, shutdown};
@@ -18,6 +19,9 @@ use super::reason::CloseReason;
 
 /// How long a client that was told goodbye may take to hang up.
 const LINGER_MS: u32 = 2_000;
+
+/// Longest reason that a client is told. Even if every byte of it has to be escaped, its JSON fits a reply.
+const MAX_REASON_BYTES: usize = 160;
 
 /// Sessions told of in one turn of a resync.
 const RESYNC_BATCH: usize = 256;
@@ -86,7 +90,7 @@ impl Shard {
     pub(crate) fn refuse_auth(&mut self, slot: u32, code: i32, reason: &str, why: CloseReason) {
         let header = self.take_auth_header(slot);
         let manner = self.connections[slot].manner;
-        let body = json!({ "code": code, "message": reason }).to_string();
+        let body = refusal_body(code, reason);
         self.reply(slot, reply_header(manner, header, op::AUTH_REPLY), body.as_bytes());
         self.part(slot, why, None);
     }
@@ -102,12 +106,13 @@ impl Shard {
             // Operation 5 is a message to Bilibili's clients, and those are JSON with a `cmd`.
             _ if manner.bilibili => {
                 let (code, message) = refusal.map_or((0, ""), |refusal| (refusal.code, &*refusal.reason));
+                let message = shortened(message);
                 let body = json!({ "cmd": "SEND_MESSAGE_REPLY", "code": code, "message": message }).to_string();
                 self.reply(slot, Header { version: 0, ..header }, body.as_bytes());
             }
             None => self.reply(slot, header, b""),
             Some(refusal) => {
-                let body = json!({ "code": refusal.code, "message": &*refusal.reason }).to_string();
+                let body = refusal_body(refusal.code, &refusal.reason);
                 self.reply(slot, header, body.as_bytes());
             }
         }
@@ -167,10 +172,11 @@ impl Shard {
         }
         // In the middle of a block there is no place for a goodbye.
         let told = reason.is_told() && self.connections[slot].debt == NONE && phase != Phase::Upgrading;
+        // First, so that who was told finds it counted.
+        self.counters.closed(reason).add(1);
         if told {
             self.say_goodbye(slot, reason, words.unwrap_or(reason.words()));
         }
-        self.counters.closed(reason).add(1);
         self.withdraw(slot);
         let broken = self.connections[slot].debt != NONE;
         self.forgive(slot);
@@ -220,7 +226,7 @@ impl Shard {
         let websocket = conn.manner.websocket;
         // A refused auth was answered by its own reply.
         if !matches!(reason, CloseReason::AuthRefused | CloseReason::AuthUnavailable | CloseReason::BadAuthBody) {
-            let body = json!({ "code": reason.code(), "message": words }).to_string();
+            let body = refusal_body(reason.code(), words);
             let header = Header { version: 1, operation: op::DISCONNECT_REPLY, sequence: 0 };
             self.reply(slot, header, body.as_bytes());
         }
@@ -273,6 +279,20 @@ impl Shard {
             None => String::new(),
         }
     }
+}
+
+/// The body of a no: its code and its reason.
+pub(crate) fn refusal_body(code: i32, reason: &str) -> String {
+    json!({ "code": code, "message": shortened(reason) }).to_string()
+}
+
+/// A reason may quote what the client sent, which may be all of a packet: that is not sent back.
+fn shortened(reason: &str) -> Cow<'_, str> {
+    if reason.len() <= MAX_REASON_BYTES {
+        return Cow::Borrowed(reason);
+    }
+    let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+    Cow::Owned(format!("{}\u{2026}", &reason[..end]))
 }
 
 /// The header of a reply: the request's, but Bilibili's clients expect version 1.

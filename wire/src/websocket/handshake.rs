@@ -15,7 +15,7 @@ use httparse::{Header, Status};
 use sha1::{Digest, Sha1};
 
 use super::refusal::{BAD_REQUEST, HEAD_TOO_LARGE, METHOD_NOT_ALLOWED, UPGRADE_REQUIRED};
-pub use super::refusal::{FORBIDDEN, NOT_FOUND, UNAVAILABLE};
+pub use super::refusal::{FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, UNAVAILABLE};
 
 /// The longest head of a request that is read, cookies included.
 pub const MAX_HEAD_BYTES: usize = 8 << 10;

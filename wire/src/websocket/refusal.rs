@@ -27,6 +27,10 @@ macro_rules! refusal {
 /// Answer for a caller that knows no such path.
 pub const NOT_FOUND: &[u8] = refusal!("404 Not Found", "Connection: close\r\n", 13, "no such path\n");
 
+/// Answer for a caller that has waited long enough for the rest of the head (RFC 9110 section 15.5.9).
+pub const REQUEST_TIMEOUT: &[u8] =
+    refusal!("408 Request Timeout", "Connection: close\r\n", 32, "the request did not end in time\n");
+
 /// Answer for a caller that refuses the origin.
 pub const FORBIDDEN: &[u8] = refusal!("403 Forbidden", "Connection: close\r\n", 24, "this origin is refused.\n");
 
@@ -58,8 +62,16 @@ mod tests {
 
     #[test]
     fn each_is_whole_http_and_closes() {
-        let refusals =
-            [NOT_FOUND, FORBIDDEN, UNAVAILABLE, BAD_REQUEST, METHOD_NOT_ALLOWED, UPGRADE_REQUIRED, HEAD_TOO_LARGE];
+        let refusals = [
+            NOT_FOUND,
+            REQUEST_TIMEOUT,
+            FORBIDDEN,
+            UNAVAILABLE,
+            BAD_REQUEST,
+            METHOD_NOT_ALLOWED,
+            UPGRADE_REQUIRED,
+            HEAD_TOO_LARGE,
+        ];
         for refusal in refusals {
             let mut headers = [httparse::EMPTY_HEADER; 8];
             let mut response = httparse::Response::new(&mut headers);

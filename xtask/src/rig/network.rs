@@ -24,12 +24,13 @@ const VIEWERS_V6: &str = "fd00:203::2";
 /// The two namespaces; dropping it removes them and the pair.
 pub(crate) struct Network {
     prefix: String,
+    _directory: NamespaceDirectory,
 }
 
 impl Network {
     /// Builds namespaces and pair. What an earlier run of the same name left behind when it was killed goes first.
     pub(crate) fn build(prefix: &str) -> Result<Self, String> {
-        let network = Self { prefix: prefix.to_owned() };
+        let network = Self { prefix: prefix.to_owned(), _directory: NamespaceDirectory::note()? };
         network.remove();
         let (edge, viewers) = (network.edge(), network.viewers());
         let (edge_end, viewers_end) = (network.edge_interface(), format!("{prefix}-view0"));
@@ -100,6 +101,30 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
     Err(format!("ip {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }
 
+/// `ip netns` mounts its directory on itself when it is first used; dropping this undoes that, if it was not so before
+/// and nobody else's namespaces are there.
+struct NamespaceDirectory {
+    was_mounted: bool,
+}
+
+impl NamespaceDirectory {
+    fn note() -> Result<Self, String> {
+        Ok(Self { was_mounted: is_mounted(NAMESPACES, None)? })
+    }
+}
+
+impl Drop for NamespaceDirectory {
+    fn drop(&mut self) {
+        let is_empty = || fs::read_dir(NAMESPACES).is_ok_and(|mut entries| entries.next().is_none());
+        if !self.was_mounted
+            && is_empty()
+            && let Err(error) = run_or_say("umount", &[NAMESPACES])
+        {
+            eprintln!("xtask: {error}");
+        }
+    }
+}
+
 /// A bpffs at its usual place; dropping it unmounts what it mounted itself.
 pub(crate) struct BpfFileSystem {
     mounted_here: bool,
@@ -110,12 +135,7 @@ const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 impl BpfFileSystem {
     /// Mounts it unless it is there.
     pub(crate) fn ensure() -> Result<Self, String> {
-        let mounts =
-            fs::read_to_string("/proc/self/mounts").map_err(|error| format!("cannot read the mounts: {error}"))?;
-        let is_there = mounts.lines().any(|line| {
-            let mut fields = line.split(' ').skip(1);
-            fields.next() == Some(BPF_FILE_SYSTEM) && fields.next() == Some("bpf")
-        });
+        let is_there = is_mounted(BPF_FILE_SYSTEM, Some("bpf"))?;
         if !is_there {
             run_or_say("mount", &["-t", "bpf", "bpf", BPF_FILE_SYSTEM])?;
         }
@@ -131,6 +151,15 @@ impl Drop for BpfFileSystem {
             eprintln!("xtask: {error}");
         }
     }
+}
+
+/// Whether something is mounted at `place`, of this kind if one is named.
+fn is_mounted(place: &str, kind: Option<&str>) -> Result<bool, String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| format!("cannot read the mounts: {error}"))?;
+    Ok(mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next() == Some(place) && fields.next().is_some_and(|found| kind.is_none_or(|kind| kind == found))
+    }))
 }
 
 fn run_or_say(program: &str, arguments: &[&str]) -> Result<(), String> {
