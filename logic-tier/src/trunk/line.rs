@@ -233,8 +233,7 @@ impl Listener {
             return Err((Outcome::TooLarge, format!("the message has more than {max} bytes")));
         }
         let room = RoomId::parse(&chat.room).map_err(|error| (Outcome::BadRoom, error.to_string()))?;
-        // Within i32 by the config's bound.
-        let operation = limits.operation.get() as i32;
+        let operation = limits.operation.get_i32();
         Ok(Record::room(&room, operation, chat.body, Origin::Client { mid: chat.mid }))
     }
 

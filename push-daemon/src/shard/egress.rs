@@ -216,7 +216,7 @@ impl Shard {
         self.owed_bytes += owed.bytes.len();
         debt.push(owed);
         debt.split |= split;
-        if debt.bytes > self.limits.debt_bytes {
+        if debt.bytes > self.limits.debt_bytes.count() {
             self.close_later(slot, CloseReason::DebtBytes);
         }
     }
