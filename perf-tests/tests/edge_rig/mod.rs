@@ -4,7 +4,7 @@
 //! bus, so that a push that must not reach somebody is followed by one that must: silence is proven by order.
 //!
 //! Layout: [`Rig`] the daemons and what they count · `client` one client on any path · `key_tap` which keys the edge makes
-#![allow(dead_code)] // Each test binary uses its own part of it.
+#![allow(dead_code, unused_imports)] // Each test binary uses its own part of it.
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod client;

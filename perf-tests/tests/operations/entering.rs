@@ -82,7 +82,8 @@ fn a_token_lets_in_and_anything_else_is_refused_with_its_reason() {
         }
     }
     assert_eq!(rig.edge_metric("push_refused_total"), refused);
-    for (outcome, count) in [("TokenMissing", 4), ("TokenExpired", 4), ("OtherMid", 4), ("OtherRoom", 4), ("Ok", 8)] {
+    for (outcome, count) in [("token_missing", 4), ("token_expired", 4), ("other_mid", 4), ("other_room", 4), ("ok", 8)]
+    {
         assert_eq!(rig.tier_metric(&format!("logic_auths_total{{outcome=\"{outcome}\"}}")), count, "{outcome}");
     }
 }

@@ -35,7 +35,7 @@ fn a_message_is_answered_and_comes_back_to_the_whole_room_its_sender_included() 
     rig.push("2", "marker");
     assert_eq!(elsewhere.hears(), "marker");
     assert_eq!(rig.edge_metric("push_messages_accepted_total"), 4);
-    assert_eq!(rig.tier_metric("logic_chats_total{outcome=\"Ok\"}"), 4);
+    assert_eq!(rig.tier_metric("logic_chats_total{outcome=\"ok\"}"), 4);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_message_over_the_tiers_limit_is_refused_by_the_tier_and_counted() {
         assert_eq!(client.push().body.len(), 100, "{path}");
     }
     assert_eq!(rig.edge_metric("push_messages_refused_total"), 4);
-    assert_eq!(rig.tier_metric("logic_chats_total{outcome=\"TooLarge\"}"), 4);
+    assert_eq!(rig.tier_metric("logic_chats_total{outcome=\"too_large\"}"), 4);
 }
 
 #[test]
