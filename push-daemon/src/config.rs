@@ -294,7 +294,7 @@ mod tests {
         assert!(config.listen.tcp.iter().chain(&config.listen.websocket).all(|address| address.0.ip().is_loopback()));
         assert!(config.admin.listen.0.ip().is_loopback());
         assert!(config.kernel.is_none());
-        assert_eq!(config.limits.handshake_timeout_ms, 8_000, "as in goim");
+        assert_eq!(config.limits.handshake_timeout_ms.get(), 8_000, "as in goim");
     }
 
     #[test]
