@@ -21,8 +21,9 @@ use wire::trunk::{
 use super::edges::{Introduction, LineHandle, LineId};
 use super::frames::FrameReader;
 use super::writer::Writer;
-use super::{FORGET_STEP, Trunk, hello, wall_clock_ms};
+use super::{FORGET_STEP, Trunk, hello};
 use crate::bus::{Appending, ChatId, Origin, Record};
+use crate::clock::wall_clock_ms;
 use crate::metrics::{LineEnd, Outcome, OutcomeLabel, SessionLabel, SessionRefusal};
 use crate::sessions::{EdgeId, place_text};
 
