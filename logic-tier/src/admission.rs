@@ -94,7 +94,7 @@ impl Admission {
     /// As the config says.
     #[must_use]
     pub fn new(config: &config::Admission) -> Self {
-        let token = (*config.mode.get_ref() == AdmissionMode::Token).then(|| {
+        let token = (config.mode == AdmissionMode::Token).then(|| {
             // `exp` is required and judged by default; the algorithm is ours to choose, never the token's.
             let mut validation = Validation::new(Algorithm::HS256);
             validation.leeway = config.leeway_s.get();

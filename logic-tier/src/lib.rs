@@ -13,6 +13,7 @@
 pub mod admission;
 pub mod api;
 pub mod bus;
+mod clock;
 pub mod config;
 pub mod job;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! Arguments, config, signals, exit code. Everything else is the library's.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use clap::Parser;
 use logic_tier::Tier;
 use logic_tier::config::Config;
 use sd_notify::NotifyState;
+use settings::Source;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = match &arguments.config {
         Some(path) => Config::load(path)?,
-        None => Config::parse(Path::new("(defaults)"), "")?,
+        None => Config::parse(&Source::new("(defaults)", ""))?,
     };
     if arguments.check {
         println!("logic-tier: the config can be used");

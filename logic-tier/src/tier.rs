@@ -62,8 +62,8 @@ impl Tier {
         let configured = config.bus.directory.clone();
         let directory = configured.or_else(|| default_bus_directory(|name| std::env::var(name).ok()));
         let bus_directory = directory.ok_or(StartError::NoDirectory)?;
-        let http = bind("http", config.http.listen.get_ref().0).await?;
-        let trunk_listener = bind("trunk", config.trunk.listen.get_ref().0).await?;
+        let http = bind("http", config.http.listen.0).await?;
+        let trunk_listener = bind("trunk", config.trunk.listen.0).await?;
         let (http_address, trunk_address) = (local(&http, "http")?, local(&trunk_listener, "trunk")?);
         let metrics = Arc::new(Metrics::default());
         let (bus, closer) = Bus::open(&bus_directory, &config.bus, metrics.clone())?;

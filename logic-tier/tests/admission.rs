@@ -5,12 +5,13 @@ use logic_tier::admission::Admission;
 use logic_tier::config::Config;
 use logic_tier::metrics::Outcome;
 use serde_json::{Value, json};
+use settings::Source;
 use wire::trunk::{AuthRequest, Dialect, Granted};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn admission(toml: &str) -> Admission {
-    let config = Config::parse("test.toml".as_ref(), toml).expect("a good config");
+    let config = Config::parse(&Source::new("test.toml", toml)).expect("a good config");
     Admission::new(&config.admission)
 }
 

@@ -5,12 +5,14 @@ mod support;
 use std::path::Path;
 
 use logic_tier::config::{Config, default_bus_directory};
+use settings::{Source, example};
 use support::{Daemon, run, write_config};
 
-const EXAMPLE: &str = include_str!("../logic-tier.example.toml");
+/// What the package puts into /etc.
+const SHIPPED: &str = include_str!("../../systemd/etc/logic-tier.toml");
 
 fn mistake(text: &str) -> String {
-    match Config::parse(Path::new("tier.toml"), text) {
+    match Config::parse(&Source::new("tier.toml", text)) {
         Ok(config) => panic!("no mistake in `{text}`: {config:?}"),
         Err(error) => error.to_string(),
     }
@@ -19,10 +21,10 @@ fn mistake(text: &str) -> String {
 #[test]
 fn mistakes_are_located_and_explained() {
     let rows = [
-        ("[http]\nlissten = \"127.0.0.1:1\"", "tier.toml:2:1: unknown key `lissten`, did you mean `listen`?"),
-        ("[buss]\n", "tier.toml:1:2: unknown key `buss`, did you mean `bus`?"),
-        ("[admission]\n  mode = \"tokn\"", "tier.toml:2:10: unknown value `tokn`, did you mean `token`?"),
-        ("[chat]\nwhatever = 1", "tier.toml:2:1: unknown key `whatever`; valid here: operation, max_body_bytes"),
+        ("[http]\nlissten = \"127.0.0.1:1\"", "tier.toml:2:1: unknown key `lissten`: did you mean `listen`?"),
+        ("[buss]\n", "tier.toml:1:2: unknown key `buss`: did you mean `bus`?"),
+        ("[admission]\n  mode = \"tokn\"", "tier.toml:2:10: unknown value `tokn`: did you mean `token`?"),
+        ("[chat]\nwhatever = 1", "tier.toml:2:1: unknown key `whatever`: valid here: operation, max_body_bytes"),
         (
             "[bus]\n\npartitions = 0",
             "tier.toml:3:14: invalid value: integer `0`, expected a whole number from 1 to 1024",
@@ -49,12 +51,9 @@ fn mistakes_are_located_and_explained() {
         ),
         (
             "[trunk]\nsecret = \"a\"\nsecret_file = \"b\"",
-            "tier.toml: [trunk] sets both secret and secret_file; keep one of them",
+            "tier.toml:3:15: [trunk] sets both secret and secret_file; keep one of them",
         ),
-        (
-            "[http]\napi_keys = [\"a\", \"\"]",
-            "tier.toml: [http] api_keys: key number 2 is empty, so that anybody has it; remove it",
-        ),
+        ("[http]\napi_keys = [\"a\", \"\"]", "tier.toml:2:18: this key is empty, so that anybody has it; remove it"),
     ];
     for (text, expected) in rows {
         assert_eq!(mistake(text), expected);
@@ -81,7 +80,7 @@ fn what_other_hosts_can_reach_is_not_open_by_accident() {
     ];
     for (listen, admission, reasons) in rows {
         let text = format!("{listen}{admission}");
-        match Config::parse(Path::new("tier.toml"), &text) {
+        match Config::parse(&Source::new("tier.toml", &*text)) {
             Ok(_) => assert!(reasons.is_empty(), "{text}"),
             Err(error) => {
                 let error = error.to_string();
@@ -96,29 +95,17 @@ fn what_other_hosts_can_reach_is_not_open_by_accident() {
 }
 
 #[test]
-fn the_example_names_every_key_and_its_default() {
-    let example = Config::parse(Path::new("example"), EXAMPLE).expect("the example is good");
-    // What is commented out is what is unset.
-    let defaults = Config::default();
-    let sections = |c: &Config| format!("{:?} {:?} {:?} {:?} {:?}", c.bus, c.job, c.chat, c.sessions, c.nodes);
-    assert_eq!(sections(&example), sections(&defaults));
-    assert_eq!(example.http.listen.get_ref(), defaults.http.listen.get_ref());
-    assert_eq!(example.trunk.listen.get_ref(), defaults.trunk.listen.get_ref());
-    for section in ["", "http", "trunk", "bus", "job", "admission", "chat", "sessions", "nodes", "nodes.backoff"] {
-        let head = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
-        let said = mistake(&format!("{head}qqqq = 1"));
-        let (_, keys) = said.split_once("valid here: ").expect("nothing is like qqqq");
-        let (_, after) = EXAMPLE.split_once(&head).expect("the section is there");
-        let part = if section.is_empty() { EXAMPLE } else { after.split("\n[").next().unwrap_or(after) };
-        for key in keys.split(", ") {
-            let named = if section.is_empty() {
-                part.contains(&format!("\n[{key}]"))
-            } else {
-                part.contains(&format!("{key} = ")) || EXAMPLE.contains(&format!("[{section}.{key}]"))
-            };
-            assert!(named, "the example does not name {section} {key}");
-        }
-    }
+fn the_shipped_file_explains_every_key_and_its_default() {
+    let read = |text: &str| Source::new("logic-tier.toml", text).parse::<Config>().expect("the file is good");
+    Config::parse(&Source::new("logic-tier.toml", SHIPPED)).expect("the file can be used as it is");
+    let missing = example::missing_keys::<Config>(SHIPPED).expect("it is TOML with everything set");
+    assert_eq!(missing, Vec::<String>::new());
+    let defaults = format!("{:?}", Config::default());
+    assert_eq!(format!("{:?}", read(&example::defaults(SHIPPED))), defaults);
+    // The tier's file sets nothing by itself.
+    assert_eq!(format!("{:?}", read(SHIPPED)), defaults);
+    // The examples of what is unset are values that could be set.
+    read(&example::everything(SHIPPED));
 }
 
 #[test]
@@ -127,11 +114,12 @@ fn secrets_are_read_from_files_and_never_shown() {
     std::fs::write(directory.path().join("jwt"), "0123456789abcdef0123456789abcdef\n").expect("it can be written");
     let path = directory.path().join("tier.toml");
     let text = "[admission]\nmode = \"token\"\nsecret_file = \"jwt\"\n[trunk]\nsecret = \"trunk-secret\"";
-    let config = Config::parse(&path, text).expect("a good config");
+    let config = Config::parse(&Source::new(&path, text)).expect("a good config");
     assert!(config.admission.secret.matches(b"0123456789abcdef0123456789abcdef"));
     let shown = format!("{config:?}");
     assert!(!shown.contains("0123456789abcdef") && !shown.contains("trunk-secret"), "{shown}");
-    let missing = Config::parse(&path, "[trunk]\nsecret_file = \"none\"").expect_err("no such file").to_string();
+    let missing =
+        Config::parse(&Source::new(&path, "[trunk]\nsecret_file = \"none\"")).expect_err("no such file").to_string();
     assert!(missing.starts_with(&format!("cannot read {}: ", directory.path().join("none").display())), "{missing}");
 }
 
@@ -165,7 +153,7 @@ fn check_judges_and_does_not_start() {
     for arguments in [&["--config", &path, "--check"][..], &["--config", &path]] {
         let said = run(arguments);
         assert!(!said.success);
-        assert_eq!(said.stderr, format!("logic-tier: {path}:3:1: unknown key `api_kees`, did you mean `api_keys`?\n"));
+        assert_eq!(said.stderr, format!("logic-tier: {path}:3:1: unknown key `api_kees`: did you mean `api_keys`?\n"));
     }
     let said = run(&["--config", "/nonexistent/tier.toml", "--check"]);
     assert!(

@@ -136,7 +136,8 @@ function sendTyped() {
   }
   const id = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const user = byId("name").value.trim() || "someone";
-  const body = utf8.encode(JSON.stringify({ user, text, t: Date.now(), id }));
+  // `cmd` is what Bilibili's client libraries sort messages by; some of them fail on one without it.
+  const body = utf8.encode(JSON.stringify({ cmd: "DANMU_MSG", user, text, t: Date.now(), id }));
   if (body.byteLength > MAX_BODY_BYTES) {
     sayTrip(`Too long: ${body.byteLength} bytes, a message holds ${MAX_BODY_BYTES}.`, "bad");
     return;

@@ -86,12 +86,17 @@ test("joining authenticates, then sends a heartbeat and reports who is there", (
   assert.equal(s.state().phase, "joined");
 });
 
-test("an answered heartbeat repeats every 30 s, an unanswered one ends the connection", () => {
+test("a heartbeat repeats once we are counted, then every 30 s; an unanswered one ends the connection", () => {
   const s = stage();
+  const heartbeats = () => s.socket().sent.filter((packet) => packet.operation === Operation.HEARTBEAT).length;
   s.join();
-  s.reply(Operation.HEARTBEAT_REPLY, new Uint8Array(4));
-  s.advance(30_000);
-  assert.equal(s.socket().sent.filter((packet) => packet.operation === Operation.HEARTBEAT).length, 2);
+  for (const [pauseMs, soFar] of [[3_000, 2], [30_000, 3]]) {
+    s.reply(Operation.HEARTBEAT_REPLY, new Uint8Array(4));
+    s.advance(pauseMs - 1);
+    assert.equal(heartbeats(), soFar - 1);
+    s.advance(1);
+    assert.equal(heartbeats(), soFar);
+  }
   s.advance(10_000);
   assert.equal(s.state().phase, "waiting");
   assert.match(s.state().reason, /silent/);

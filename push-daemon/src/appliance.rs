@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use sd_notify::NotifyState;
+use settings::ListenAddress;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use wire::key::KeySecret;
@@ -100,14 +101,14 @@ impl Appliance {
         let plan = Plan::of(config)?;
         let secret = KeySecret::new(u128::from_ne_bytes(random()?));
         let incarnation = u64::from_ne_bytes(random()?);
-        let (desk, news) = NewsDesk::open(config.trunk.news_queue)
+        let (desk, news) = NewsDesk::open(config.trunk.news_queue.count())
             .map_err(|error| ApplianceError::Host { what: "start the courier's thread", error })?;
         let (shards, tcp, websocket) = start_shards(config, &plan, &desk)?;
 
-        let listener = admin::listen(config.admin.listen)
+        let listener = admin::listen(config.admin.listen.0)
             .await
-            .map_err(|error| ApplianceError::Admin { address: config.admin.listen, error })?;
-        let admin_address = listener.local_addr().unwrap_or(config.admin.listen);
+            .map_err(|error| ApplianceError::Admin { address: config.admin.listen.0, error })?;
+        let admin_address = listener.local_addr().unwrap_or(config.admin.listen.0);
         let views =
             shards.iter().enumerate().map(|(id, shard)| ShardView::new(Arc::clone(&shard.counters), plan.cpu(id)));
         let sources = Arc::new(Sources {
@@ -129,14 +130,14 @@ impl Appliance {
             secret,
             address: node_address(config, &tcp, &websocket),
             max_connections: u64::from(plan.capacity) * u64::from(plan.count),
-            handshake_timeout: Duration::from_millis(u64::from(config.limits.handshake_timeout_ms)),
+            handshake_timeout: Duration::from_millis(config.limits.handshake_timeout_ms.get()),
         };
         let draining = Arc::new(AtomicBool::new(false));
         let stop_trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining);
         tracing::info!(
             shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address, "ready for clients"
         );
-        let drain_ms = config.limits.drain_ms;
+        let drain_ms = config.limits.drain_ms.get_u32();
         Ok(Self { shards, sources, stop_trunk, stop_admin, draining, drain_ms, admin_address })
     }
 
@@ -248,7 +249,7 @@ impl Plan {
         let descriptors = raise_descriptor_limit();
         let per_table = descriptors.saturating_sub(RESERVED_DESCRIPTORS).clamp(1, u64::from(u32::MAX / 2)) as u32;
         let cpus = cpus()?;
-        let wanted = config.shard.max_connections;
+        let wanted = config.shard.max_connections.get_u32();
         let count = match config.shard.count {
             0 => wanted.div_ceil(per_table).max(cpus.len() as u32).min(u32::from(u16::MAX)) as u16,
             count => count,
@@ -305,7 +306,7 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
     let mut kernel = kernel.clone();
     if kernel.protected_ports.is_empty() {
         let addresses = config.listen.tcp.iter().chain(&config.listen.websocket);
-        kernel.protected_ports = addresses.map(SocketAddr::port).collect();
+        kernel.protected_ports = addresses.map(|address| address.0.port()).collect();
         kernel.protected_ports.sort_unstable();
         kernel.protected_ports.dedup();
         if kernel.protected_ports.contains(&0) {
@@ -325,7 +326,8 @@ type Started = (Vec<Running>, Vec<SocketAddr>, Vec<SocketAddr>);
 /// Starts shards one after another: the first finds out which ports the kernel gives for port 0.
 fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started, ApplianceError> {
     let mut shards: Vec<Running> = Vec::with_capacity(usize::from(plan.count));
-    let (mut tcp, mut websocket) = (config.listen.tcp.clone(), config.listen.websocket.clone());
+    let sockets = |addresses: &[ListenAddress]| addresses.iter().map(|address| address.0).collect::<Vec<_>>();
+    let (mut tcp, mut websocket) = (sockets(&config.listen.tcp), sockets(&config.listen.websocket));
     for id in 0..plan.count {
         let settings = ShardSettings {
             id,
@@ -334,13 +336,13 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
             capacity: plan.capacity,
             tcp,
             websocket,
-            backlog: config.listen.backlog,
-            accepts_per_turn: config.shard.accepts_per_turn,
-            slice_sends: config.shard.slice_sends,
-            turn_sends: config.shard.turn_sends,
-            order_queue: config.shard.order_queue,
-            backlog_bytes: config.shard.backlog_bytes,
-            block_bytes: config.shard.block_bytes,
+            backlog: config.listen.backlog.get_i32(),
+            accepts_per_turn: config.shard.accepts_per_turn.count(),
+            slice_sends: config.shard.slice_sends.count(),
+            turn_sends: config.shard.turn_sends.count(),
+            order_queue: config.shard.order_queue.count(),
+            backlog_bytes: config.shard.backlog_bytes.count(),
+            block_bytes: config.shard.block_bytes.count(),
             bilibili_room_type: config.bilibili.room_type.as_str().into(),
             limits: config.limits,
         };

@@ -3,11 +3,10 @@
 //! Without a file the daemon meets a logic tier on loopback, without a kernel plane. Files are read by
 //! `settings`, which names file, line and the nearest valid key when something is wrong.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use settings::SettingsError;
+use settings::{Bounded, ListenAddress, Secret, SettingsError, Source};
 
 use crate::kernel::KernelConfig;
 
@@ -58,11 +57,11 @@ pub struct Node {
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// goim packets on TCP.
-    pub tcp: Vec<SocketAddr>,
+    pub tcp: Vec<ListenAddress>,
     /// WebSocket, path `/sub`.
-    pub websocket: Vec<SocketAddr>,
+    pub websocket: Vec<ListenAddress>,
     /// Connections that the kernel holds until they are accepted; net.core.somaxconn is its bound.
-    pub backlog: i32,
+    pub backlog: Bounded<1, { i32::MAX as u64 }>,
 }
 
 /// Where operators look.
@@ -70,7 +69,7 @@ pub struct Listen {
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// The live page, `/metrics`, `/stats`, `/healthz`. It has no access control of its own.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
 }
 
 /// The upstream link.
@@ -79,14 +78,16 @@ pub struct Admin {
 pub struct Trunk {
     /// Lines that carry the same stream; one is enough.
     pub lines: Vec<Line>,
-    /// Shared secret, empty for none.
-    pub secret: String,
+    /// What the tier asks every edge for, empty for none.
+    pub secret: Secret,
+    /// A file that holds the secret; a line end behind it does not count.
+    pub secret_file: Option<PathBuf>,
     /// Longest pause between two attempts to open a line.
-    pub reconnect_max_ms: u64,
+    pub reconnect_max_ms: Bounded<100, 600_000>,
     /// News from shards that may wait for the trunk.
-    pub news_queue: usize,
+    pub news_queue: Bounded<1_024, { 1 << 24 }>,
     /// Auth requests and messages that may be upstream without an answer.
-    pub pending: usize,
+    pub pending: Bounded<1, { 1 << 24 }>,
 }
 
 /// One line of the trunk.
@@ -108,37 +109,40 @@ pub struct Shard {
     /// Keep each shard on one CPU.
     pub pin: bool,
     /// Connections that the whole edge may hold.
-    pub max_connections: u32,
+    pub max_connections: Bounded<1, 100_000_000>,
     /// Orders that may wait for a shard.
-    pub order_queue: usize,
+    pub order_queue: Bounded<1, { 1 << 20 }>,
     /// Connections taken in between two polls.
-    pub accepts_per_turn: usize,
+    pub accepts_per_turn: Bounded<1, { 1 << 16 }>,
     /// Sends of one round before the next has its turn.
-    pub slice_sends: usize,
+    pub slice_sends: Bounded<1, { 1 << 20 }>,
     /// Sends between two polls.
-    pub turn_sends: usize,
+    pub turn_sends: Bounded<1, { 1 << 20 }>,
     /// Bytes of packets that may wait in one shard for rounds under way.
-    pub backlog_bytes: usize,
+    pub backlog_bytes: Bounded<0, { 1 << 36 }>,
     /// The longest block: how much merges when a room is behind.
-    pub block_bytes: usize,
+    pub block_bytes: Bounded<1_024, { 4 << 20 }>,
 }
+
+/// A time-out of the data plane. The shard's clock tells differences below 24 days.
+pub type Timeout = Bounded<100, { 7 * 24 * 3_600 * 1_000 }>;
 
 /// Bounds on what clients may do.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// From accept to being in (goim: 8 s).
-    pub handshake_timeout_ms: u32,
+    pub handshake_timeout_ms: Timeout,
     /// Silence after which a client is gone (goim: two heartbeats of 4 minutes).
-    pub heartbeat_timeout_ms: u32,
+    pub heartbeat_timeout_ms: Timeout,
     /// From the first byte of a packet to its last.
-    pub packet_timeout_ms: u32,
+    pub packet_timeout_ms: Timeout,
     /// What one client may leave unread, beyond the kernel's socket buffer.
-    pub debt_bytes: usize,
+    pub debt_bytes: Bounded<4_096, { 1 << 30 }>,
     /// How long the oldest of it may wait.
-    pub debt_age_ms: u32,
+    pub debt_age_ms: Timeout,
     /// Time over which a stop spreads its goodbyes.
-    pub drain_ms: u32,
+    pub drain_ms: Bounded<0, 3_600_000>,
 }
 
 /// The Bilibili dialect.
@@ -166,16 +170,16 @@ impl Default for Node {
 impl Default for Listen {
     fn default() -> Self {
         Self {
-            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 3101))],
-            websocket: vec![SocketAddr::from(([127, 0, 0, 1], 3102))],
-            backlog: 4096,
+            tcp: vec![ListenAddress::loopback(3101)],
+            websocket: vec![ListenAddress::loopback(3102)],
+            backlog: Bounded::new(4_096),
         }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 3190)) }
+        Self { listen: ListenAddress::loopback(3190) }
     }
 }
 
@@ -183,10 +187,11 @@ impl Default for Trunk {
     fn default() -> Self {
         Self {
             lines: vec![Line { name: "A".to_owned(), address: "127.0.0.1:3119".to_owned() }],
-            secret: String::new(),
-            reconnect_max_ms: 1_000,
-            news_queue: 65_536,
-            pending: 65_536,
+            secret: Secret::default(),
+            secret_file: None,
+            reconnect_max_ms: Bounded::new(1_000),
+            news_queue: Bounded::new(65_536),
+            pending: Bounded::new(65_536),
         }
     }
 }
@@ -196,13 +201,13 @@ impl Default for Shard {
         Self {
             count: 0,
             pin: true,
-            max_connections: 100_000,
-            order_queue: 4_096,
-            accepts_per_turn: 64,
-            slice_sends: 256,
-            turn_sends: 1_024,
-            backlog_bytes: 16 << 20,
-            block_bytes: 64 << 10,
+            max_connections: Bounded::new(100_000),
+            order_queue: Bounded::new(4_096),
+            accepts_per_turn: Bounded::new(64),
+            slice_sends: Bounded::new(256),
+            turn_sends: Bounded::new(1_024),
+            backlog_bytes: Bounded::new(16 << 20),
+            block_bytes: Bounded::new(64 << 10),
         }
     }
 }
@@ -210,12 +215,12 @@ impl Default for Shard {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            handshake_timeout_ms: 8_000,
-            heartbeat_timeout_ms: 480_000,
-            packet_timeout_ms: 8_000,
-            debt_bytes: 256 << 10,
-            debt_age_ms: 10_000,
-            drain_ms: 2_000,
+            handshake_timeout_ms: Bounded::new(8_000),
+            heartbeat_timeout_ms: Bounded::new(480_000),
+            packet_timeout_ms: Bounded::new(8_000),
+            debt_bytes: Bounded::new(256 << 10),
+            debt_age_ms: Bounded::new(10_000),
+            drain_ms: Bounded::new(2_000),
         }
     }
 }
@@ -226,82 +231,47 @@ impl Default for Bilibili {
     }
 }
 
-/// Why settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read or understood.
-    #[error(transparent)]
-    File(#[from] SettingsError),
-    /// A value, or two together, make no sense.
-    #[error("{key}: {what}")]
-    Value {
-        /// Table and key.
-        key: &'static str,
-        /// What is wrong and what to do.
-        what: String,
-    },
-}
-
 impl Config {
     /// The settings in `path`, or the defaults when there is none.
     ///
     /// # Errors
-    /// [`ConfigError`], ready to be shown.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let config: Self = path.map(settings::load).transpose()?.unwrap_or_default();
-        config.check()?;
+    /// [`SettingsError`] says where the mistake is and what would be right.
+    pub fn load(path: Option<&Path>) -> Result<Self, SettingsError> {
+        path.map_or_else(|| Ok(Self::default()), |path| Self::parse(&Source::read(path)?))
+    }
+
+    /// The same for a text that was already read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(source: &Source) -> Result<Self, SettingsError> {
+        let mut config: Self = source.parse()?;
+        let trunk = &mut config.trunk;
+        trunk.secret = source.secret("trunk", &trunk.secret, trunk.secret_file.as_deref())?;
+        config.check(source)?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let limits = &self.limits;
-        let rows: [(&'static str, bool, &str); 13] = [
+    fn check(&self, source: &Source) -> Result<(), SettingsError> {
+        let rows = [
             ("node.name", !self.node.name.is_empty(), "an edge needs a name"),
             (
                 "listen",
                 !(self.listen.tcp.is_empty() && self.listen.websocket.is_empty()),
                 "name at least one address in listen.tcp or listen.websocket",
             ),
-            ("listen.backlog", self.listen.backlog > 0, "must be above 0"),
             ("trunk.lines", !self.trunk.lines.is_empty(), "an edge without a line hears nothing: name at least one"),
-            ("trunk.reconnect_max_ms", self.trunk.reconnect_max_ms >= 100, "must be at least 100"),
-            ("trunk.news_queue", self.trunk.news_queue >= 1024, "must be at least 1024"),
-            ("trunk.pending", self.trunk.pending > 0, "must be above 0"),
-            ("shard.max_connections", self.shard.max_connections > 0, "must be above 0"),
-            (
-                "shard",
-                [self.shard.order_queue, self.shard.accepts_per_turn, self.shard.slice_sends, self.shard.turn_sends]
-                    .iter()
-                    .all(|value| *value > 0),
-                "order_queue, accepts_per_turn, slice_sends and turn_sends must be above 0",
-            ),
-            ("shard.block_bytes", (1024..=4 << 20).contains(&self.shard.block_bytes), "must be 1024 to 4194304"),
-            (
-                "limits",
-                [
-                    limits.handshake_timeout_ms,
-                    limits.heartbeat_timeout_ms,
-                    limits.packet_timeout_ms,
-                    limits.debt_age_ms,
-                ]
-                .iter()
-                .all(|ms| (100..=MAX_TIMEOUT_MS).contains(ms)),
-                "each time-out must be 100 ms to 7 days",
-            ),
-            ("limits.debt_bytes", limits.debt_bytes >= 4096, "must be at least 4096"),
             ("bilibili.room_type", is_room_type(&self.bilibili.room_type), "must be the type of a room, such as live"),
         ];
-        for (key, holds, what) in rows {
-            if !holds {
-                return Err(ConfigError::Value { key, what: what.to_owned() });
-            }
+        if let Some((key, _, what)) = rows.into_iter().find(|(_, holds, _)| !holds) {
+            return Err(source.wrong(key, what));
         }
-        Ok(())
+        match self.kernel.as_ref().and_then(KernelConfig::fault) {
+            Some((key, what)) => Err(source.wrong(&format!("kernel.{key}"), what)),
+            None => Ok(()),
+        }
     }
 }
-
-/// The shard's clock tells differences below 24 days.
-const MAX_TIMEOUT_MS: u32 = 7 * 24 * 3_600 * 1_000;
 
 fn is_room_type(text: &str) -> bool {
     wire::room::RoomId::new(text, "1").is_ok()
@@ -309,33 +279,94 @@ fn is_room_type(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use settings::example;
+
     use super::*;
 
-    fn check(text: &str) -> Result<(), String> {
-        let config: Config = settings::parse(text, Path::new("edge.toml")).map_err(|error| error.to_string())?;
-        config.check().map_err(|error| error.to_string())
+    fn mistake(text: &str) -> String {
+        Config::parse(&Source::new("edge.toml", text)).map(|_| ()).unwrap_err().to_string()
     }
 
     #[test]
     fn the_defaults_are_valid_and_loopback() {
-        let config = Config::load(None).unwrap();
-        assert!(config.listen.tcp.iter().chain(&config.listen.websocket).all(|address| address.ip().is_loopback()));
-        assert!(config.admin.listen.ip().is_loopback());
+        let config = Config::parse(&Source::new("edge.toml", "")).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::load(None).unwrap()));
+        assert!(config.listen.tcp.iter().chain(&config.listen.websocket).all(|address| address.0.ip().is_loopback()));
+        assert!(config.admin.listen.0.ip().is_loopback());
         assert!(config.kernel.is_none());
-        assert_eq!(config.limits.handshake_timeout_ms, 8_000, "as in goim");
+        assert_eq!(config.limits.handshake_timeout_ms.get(), 8_000, "as in goim");
     }
 
     #[test]
-    fn wrong_settings_are_named() {
+    fn mistakes_are_located_and_explained() {
         let rows = [
-            ("[listen]\ntpc = []\n", "edge.toml:2:1: unknown key `tpc`: did you mean `tcp`?"),
-            ("[trunk]\nlines = []\n", "trunk.lines: an edge without a line hears nothing: name at least one"),
-            ("[limits]\ndebt_bytes = 1\n", "limits.debt_bytes: must be at least 4096"),
-            ("[bilibili]\nroom_type = \"\"\n", "bilibili.room_type: must be the type of a room, such as live"),
+            ("[listen]\ntpc = []\n", "2:1: unknown key `tpc`: did you mean `tcp`?"),
+            (
+                "[listen]\ntcp = [\"localhost:1\"]\n",
+                "2:7: `localhost:1` is no address with a port, such as \"127.0.0.1:3111\" or \"[::1]:3111\"",
+            ),
+            (
+                "[listen]\nbacklog = 0\n",
+                "2:11: invalid value: integer `0`, expected a whole number from 1 to 2147483647",
+            ),
+            (
+                "[limits]\n\ndebt_bytes = 1\n",
+                "3:14: invalid value: integer `1`, expected a whole number from 4096 to 1073741824",
+            ),
+            (
+                "[limits]\nhandshake_timeout_ms = 99\n",
+                "2:24: invalid value: integer `99`, expected a whole number from 100 to 604800000",
+            ),
+            (
+                "[shard]\nblock_bytes = \"many\"\n",
+                "2:15: invalid type: string \"many\", expected a whole number from 1024 to 4194304",
+            ),
+            // What a single value cannot tell.
+            ("[node]\nname = \"\"\n", "2:8: an edge needs a name"),
+            (
+                "[listen]\ntcp = []\nwebsocket = []\n",
+                "1:1: name at least one address in listen.tcp or listen.websocket",
+            ),
+            ("[trunk]\nlines = []\n", "2:9: an edge without a line hears nothing: name at least one"),
+            ("[bilibili]\nroom_type = \"\"\n", "2:13: must be the type of a room, such as live"),
+            (
+                "[kernel]\ninterface = \"eth0\"\nmode = \"driver\"\nmax_hosts = 0\n",
+                "4:13: max_hosts = 0: must be 1 to 16777216",
+            ),
+            (
+                "[kernel]\ninterface = \"eth0\"\nmode = \"native\"\n",
+                "3:8: unknown value `native`: valid here: driver, generic",
+            ),
+            (
+                "[trunk]\nsecret = \"a\"\nsecret_file = \"b\"\n",
+                "3:15: [trunk] sets both secret and secret_file; keep one of them",
+            ),
         ];
         for (text, expected) in rows {
-            assert_eq!(check(text), Err(expected.to_owned()));
+            assert_eq!(mistake(text), format!("edge.toml:{expected}"));
         }
-        assert_eq!(check("[node]\nname = \"edge-2\"\n[limits]\nhandshake_timeout_ms = 500\n"), Ok(()));
+    }
+
+    #[test]
+    fn the_shipped_file_explains_every_key_and_its_default() {
+        const SHIPPED: &str = include_str!("../../systemd/etc/push-daemon.toml");
+        let read = |text: &str| Source::new("push-daemon.toml", text).parse::<Config>().unwrap();
+        Config::parse(&Source::new("push-daemon.toml", SHIPPED)).unwrap();
+        assert_eq!(example::missing_keys::<Config>(SHIPPED).unwrap(), Vec::<String>::new());
+        assert_eq!(format!("{:?}", read(&example::defaults(SHIPPED))), format!("{:?}", Config::default()));
+        // The filter is off unless the table is there; then these are its defaults.
+        let kernel = read(&example::everything(SHIPPED)).kernel.unwrap();
+        let defaults = KernelConfig::new(kernel.interface.clone(), kernel.mode);
+        assert_eq!(KernelConfig { management: Vec::new(), ..kernel }, defaults);
+    }
+
+    #[test]
+    fn the_trunk_secret_may_stand_in_a_file_and_is_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("trunk.secret"), "hunter2\n").unwrap();
+        let text = "[trunk]\nsecret_file = \"trunk.secret\"\n";
+        let config = Config::parse(&Source::new(directory.path().join("edge.toml"), text)).unwrap();
+        assert!(config.trunk.secret.matches(b"hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

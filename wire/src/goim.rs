@@ -11,6 +11,8 @@
 
 use bytes::BufMut;
 
+use crate::field::field;
+
 /// Length of the header, and the only value that its second field may hold.
 pub const HEADER_BYTES: usize = 16;
 
@@ -213,10 +215,6 @@ pub fn parse_operations(body: &[u8], max: usize) -> Option<Vec<i32>> {
         operations.push(part.parse().ok()?);
     }
     Some(operations)
-}
-
-fn field<const N: usize>(input: &[u8], at: usize) -> Option<[u8; N]> {
-    input.get(at..at + N)?.try_into().ok()
 }
 
 #[cfg(test)]

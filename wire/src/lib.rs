@@ -6,6 +6,8 @@
 //! [`key`] the name of a connection · [`trunk`] what an edge and the tier say to each other ·
 //! [`websocket`] the frames around packets for browsers
 
+mod field;
+
 pub mod auth;
 pub mod goim;
 pub mod key;

@@ -15,7 +15,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -23,6 +23,7 @@ pub use record::{DIRECT_PARTITION, Origin, Record, Target, room_partition};
 use store::{Placed, Retention, Store};
 use writer::{Append, Order, Writer};
 
+use crate::clock::wall_clock_ms;
 use crate::config;
 use crate::metrics::Metrics;
 
@@ -319,9 +320,4 @@ impl Bus {
     pub fn last_chat(&self, edge: &str, incarnation: u64) -> Result<u64, BusError> {
         self.store.last_chat(edge, incarnation)
     }
-}
-
-fn wall_clock_ms() -> u64 {
-    // A clock before 1970 would only make records look old.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

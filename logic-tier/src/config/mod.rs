@@ -2,20 +2,15 @@
 //!
 //! It opens nothing but the file and the secret files that it names, and binds nothing.
 //!
-//! Layout: this file has the sections and their defaults · `values` what a single value may be · `report` what is said
-//! of a mistake · `exposure` what may not be opened to the world by accident
+//! Layout: this file has the sections and their defaults · `exposure` what may not be opened to the world by accident.
+//! What a single value may be, and what is said of a mistake, is the crate `settings`.
 
 mod exposure;
-mod report;
-mod values;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::Spanned;
-
-pub use report::ConfigError;
-pub use values::{Bounded, Listen, Secret};
+use settings::{Bounded, ListenAddress, Secret, SettingsError, Source};
 
 /// HS256 wants a key at least as long as its hash (RFC 7518 section 3.2).
 const MIN_TOKEN_SECRET_BYTES: usize = 32;
@@ -50,7 +45,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Address and port.
-    pub listen: Spanned<Listen>,
+    pub listen: ListenAddress,
     /// Any of these lets a publisher in. None: no key is asked for.
     pub api_keys: Vec<Secret>,
     /// The longest message; a longer one is answered with 413.
@@ -66,7 +61,7 @@ pub struct Http {
 impl Default for Http {
     fn default() -> Self {
         Self {
-            listen: loopback(3111),
+            listen: ListenAddress::loopback(3111),
             api_keys: Vec::new(),
             max_body_bytes: Bounded::new(64 << 10),
             max_targets: Bounded::new(1_000),
@@ -81,7 +76,7 @@ impl Default for Http {
 #[serde(default, deny_unknown_fields)]
 pub struct Trunk {
     /// Address and port.
-    pub listen: Spanned<Listen>,
+    pub listen: ListenAddress,
     /// What edges have to know. Empty: nothing.
     pub secret: Secret,
     /// A file that holds the secret; a line end behind it does not count.
@@ -101,7 +96,7 @@ pub struct Trunk {
 impl Default for Trunk {
     fn default() -> Self {
         Self {
-            listen: loopback(3119),
+            listen: ListenAddress::loopback(3119),
             secret: Secret::default(),
             secret_file: None,
             ping_interval_ms: Bounded::new(5_000),
@@ -196,7 +191,7 @@ pub enum AdmissionMode {
 #[serde(default, deny_unknown_fields)]
 pub struct Admission {
     /// See [`AdmissionMode`].
-    pub mode: Spanned<AdmissionMode>,
+    pub mode: AdmissionMode,
     /// The HS256 key, as text.
     pub secret: Secret,
     /// A file that holds the key; a line end behind it does not count.
@@ -212,7 +207,7 @@ pub struct Admission {
 impl Default for Admission {
     fn default() -> Self {
         Self {
-            mode: Spanned::new(0..0, AdmissionMode::Open),
+            mode: AdmissionMode::Open,
             secret: Secret::default(),
             secret_file: None,
             leeway_s: Bounded::new(5),
@@ -317,58 +312,36 @@ impl Config {
     /// Reads, checks and completes the config in `path`.
     ///
     /// # Errors
-    /// [`ConfigError`] says where the mistake is and what would be right.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        Self::parse(path, &text)
+    /// [`SettingsError`] says where the mistake is and what would be right.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        Self::parse(&Source::read(path)?)
     }
 
-    /// The same for a text that was already read; `path` is for its errors and for relative secret files.
+    /// The same for a text that was already read.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| report::located(path, text, &error))?;
-        config.read_secrets(path)?;
-        config.check_token(path, text)?;
-        exposure::check(&config, path, text)?;
+    pub fn parse(source: &Source) -> Result<Self, SettingsError> {
+        let mut config: Self = source.parse()?;
+        let (trunk, admission) = (&mut config.trunk, &mut config.admission);
+        trunk.secret = source.secret("trunk", &trunk.secret, trunk.secret_file.as_deref())?;
+        admission.secret = source.secret("admission", &admission.secret, admission.secret_file.as_deref())?;
+        config.check_token(source)?;
+        exposure::check(&config, source)?;
         Ok(config)
     }
 
-    fn read_secrets(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let base = path.parent().unwrap_or(Path::new(""));
-        let sections = [
-            ("trunk", &mut self.trunk.secret, &self.trunk.secret_file),
-            ("admission", &mut self.admission.secret, &self.admission.secret_file),
-        ];
-        for (section, secret, file) in sections {
-            let Some(file) = file else { continue };
-            if !secret.is_empty() {
-                return Err(ConfigError::Together(format!(
-                    "{}: [{section}] sets both secret and secret_file; keep one of them",
-                    path.display()
-                )));
-            }
-            let text = read(&base.join(file))?;
-            *secret = Secret::new(text.trim_end_matches(['\r', '\n']));
-        }
-        Ok(())
-    }
-
-    fn check_token(&self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        if *self.admission.mode.get_ref() != AdmissionMode::Token {
-            return Ok(());
-        }
+    fn check_token(&self, source: &Source) -> Result<(), SettingsError> {
         let length = self.admission.secret.as_bytes().len();
-        if length >= MIN_TOKEN_SECRET_BYTES {
+        if self.admission.mode != AdmissionMode::Token || length >= MIN_TOKEN_SECRET_BYTES {
             return Ok(());
         }
-        let message = if length == 0 {
+        let what = if length == 0 {
             "mode = \"token\" needs the HS256 key: set secret or secret_file in [admission]".to_owned()
         } else {
             format!("the HS256 key has {length} bytes; it needs at least {MIN_TOKEN_SECRET_BYTES}")
         };
-        Err(report::at(path, text, self.admission.mode.span(), message))
+        Err(source.wrong("admission.mode", what))
     }
 }
 
@@ -385,12 +358,4 @@ pub fn default_bus_directory(variable: impl Fn(&str) -> Option<String>) -> Optio
     let state = set("XDG_STATE_HOME").map(PathBuf::from);
     let state = state.or_else(|| set("HOME").map(|home| Path::new(&home).join(".local/state")));
     state.map(|state| state.join("push-appliance/bus"))
-}
-
-fn loopback(port: u16) -> Spanned<Listen> {
-    Spanned::new(0..0, Listen(([127, 0, 0, 1], port).into()))
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
 }

@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prost::Message;
-use prost::encoding::decode_varint;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use wire::trunk;
+use wire::trunk::{MAX_FIRST_FRAME_BYTES, MAX_FRAME_BYTES, decode_within};
 
 use crate::metrics::LineEnd;
 
 /// Room for one read.
 const READ_BYTES: usize = 16 << 10;
-
-/// Bytes that a stranger may make us keep: the longest `Hello`.
-const HELLO_BYTES: u64 = 64 << 10;
 
 /// Memory that a line gives back when it is idle after a long message.
 const KEEP_BYTES: usize = 64 << 10;
@@ -34,35 +30,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { socket, buffer: BytesMut::with_capacity(READ_BYTES), silence }
     }
 
-    /// The first message, which may not be long.
+    /// The first message, of which a stranger may not make us keep much.
     pub(super) async fn first<M: Message + Default>(&mut self) -> Result<M, LineEnd> {
-        loop {
-            let mut peek = &self.buffer[..];
-            if decode_varint(&mut peek).is_ok_and(|length| length > HELLO_BYTES) {
-                return Err(LineEnd::Malformed);
-            }
-            if let Some(message) = self.decode()? {
-                return Ok(message);
-            }
-            self.fill().await?;
-        }
+        self.message(MAX_FIRST_FRAME_BYTES).await
     }
 
     /// The next message. Not to be cancelled and called again: what was read stays, but silence is counted anew.
     pub(super) async fn next<M: Message + Default>(&mut self) -> Result<M, LineEnd> {
+        self.message(MAX_FRAME_BYTES).await
+    }
+
+    async fn message<M: Message + Default>(&mut self, max_bytes: usize) -> Result<M, LineEnd> {
         loop {
-            if let Some(message) = self.decode()? {
+            let decoded = decode_within(&mut self.buffer, max_bytes).map_err(|error| {
+                tracing::warn!(%error, "a line cannot be read on");
+                LineEnd::Malformed
+            })?;
+            if let Some(message) = decoded {
                 return Ok(message);
             }
             self.fill().await?;
         }
-    }
-
-    fn decode<M: Message + Default>(&mut self) -> Result<Option<M>, LineEnd> {
-        trunk::decode(&mut self.buffer).map_err(|error| {
-            tracing::warn!(%error, "a line cannot be read on");
-            LineEnd::Malformed
-        })
     }
 
     async fn fill(&mut self) -> Result<(), LineEnd> {

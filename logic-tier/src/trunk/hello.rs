@@ -1,9 +1,9 @@
 //! Who comes in: what `Hello` has to say, and where the line goes on.
 
+use settings::Secret;
 use wire::trunk::{EdgeFrame, Hello, PROTOCOL, Position, edge_frame};
 
 use crate::bus::Span;
-use crate::config::Secret;
 
 /// Longest name of an edge, in bytes. It stands in logs and in the bus.
 const MAX_EDGE_BYTES: usize = 128;

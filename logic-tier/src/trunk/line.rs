@@ -21,8 +21,9 @@ use wire::trunk::{
 use super::edges::{Introduction, LineHandle, LineId};
 use super::frames::FrameReader;
 use super::writer::Writer;
-use super::{FORGET_STEP, Trunk, hello, wall_clock_ms};
+use super::{FORGET_STEP, Trunk, hello};
 use crate::bus::{Appending, ChatId, Origin, Record};
+use crate::clock::wall_clock_ms;
 use crate::metrics::{LineEnd, Outcome, OutcomeLabel, SessionLabel, SessionRefusal};
 use crate::sessions::{EdgeId, place_text};
 
@@ -233,8 +234,7 @@ impl Listener {
             return Err((Outcome::TooLarge, format!("the message has more than {max} bytes")));
         }
         let room = RoomId::parse(&chat.room).map_err(|error| (Outcome::BadRoom, error.to_string()))?;
-        // Within i32 by the config's bound.
-        let operation = limits.operation.get() as i32;
+        let operation = limits.operation.get_i32();
         Ok(Record::room(&room, operation, chat.body, Origin::Client { mid: chat.mid }))
     }
 

@@ -19,7 +19,7 @@ mod writer;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
@@ -172,9 +172,4 @@ impl Trunk {
     fn count_end(&self, reason: LineEnd) {
         self.metrics.line_ends.get_or_create(&LineLabel { reason }).inc();
     }
-}
-
-/// Milliseconds since 1970, for what is shown to others.
-fn wall_clock_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

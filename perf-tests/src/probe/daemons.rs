@@ -7,9 +7,11 @@
 //!
 //! It does not build the binaries: they are looked for beside the test's executable, or in `PUSH_BIN_DIR`.
 //!
-//! Layout: [`Stack`] a tier and an edge that know each other · `process` one child · `config` their TOML
+//! Layout: [`Stack`] a tier and an edge that know each other · `process` one child · `namespace` where it runs · `config`
+//! their TOML
 
 mod config;
+mod namespace;
 mod process;
 
 use std::io;
@@ -20,7 +22,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub use process::{Daemon, Ready};
+pub use namespace::in_namespace;
+pub use process::{Daemon, Ready, binary};
 
 use super::publisher::Publisher;
 use super::{AuthRequest, ProbeError, TcpProbe, WsProbe};
@@ -120,6 +123,9 @@ pub struct StackOptions {
     pub logic_tier_toml: String,
     /// Where the edge dials the trunk instead of at the tier, to cut or delay it.
     pub trunk_through: Option<SocketAddr>,
+    /// The network namespace that both run in (`/run/netns/NAME`). Their addresses are then the test's to choose
+    /// ([`Stack::start_on`]), and its clients' to reach.
+    pub namespace: Option<PathBuf>,
 }
 
 /// A logic tier and an edge on loopback.
@@ -182,9 +188,11 @@ impl Stack {
             .map_err(DaemonError::io("make a temporary directory"))?;
         let tier_toml = config::logic_tier(&addresses, directory.path(), &options.logic_tier_toml)?;
         let edge_toml = config::push_daemon(&addresses, directory.path(), &options.push_daemon_toml)?;
-        let mut tier = Daemon::new("logic-tier", directory.path(), &tier_toml, Ready::Port(addresses.http))?;
+        let namespace = options.namespace.as_deref();
+        let mut tier =
+            Daemon::new("logic-tier", directory.path(), &tier_toml, Ready::Port(addresses.http))?.inside(namespace);
         let ready = Ready::Http(addresses.admin, "/healthz".to_owned());
-        let mut edge = Daemon::new("push-daemon", directory.path(), &edge_toml, ready)?;
+        let mut edge = Daemon::new("push-daemon", directory.path(), &edge_toml, ready)?.inside(namespace);
         tier.start(READY_WITHIN)?;
         edge.start(READY_WITHIN)?;
         Ok(Self { edge, tier, addresses, directory })

@@ -64,7 +64,7 @@ impl Rig {
     fn options(edge_toml: &str, tier_toml: &str) -> StackOptions {
         // The tests' own tables first: a later `[bus]` in the same text would be a second one.
         let logic_tier_toml = format!("bus.partitions = 1\n{tier_toml}");
-        StackOptions { push_daemon_toml: edge_toml.to_owned(), logic_tier_toml, trunk_through: None }
+        StackOptions { push_daemon_toml: edge_toml.to_owned(), logic_tier_toml, ..StackOptions::default() }
     }
 
     fn over(stack: Stack) -> Self {

@@ -134,29 +134,32 @@ impl KernelConfig {
 
     /// Says what is wrong with the section, without touching the machine.
     pub fn validate(&self) -> Result<(), KernelError> {
-        let wrong = |what: String| Err(KernelError::Config(what));
+        self.fault().map_or(Ok(()), |(_, what)| Err(KernelError::Config(what)))
+    }
+
+    /// The key of a value that cannot be, and what is wrong with it.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, String)> {
         if self.interface.is_empty() || self.interface.len() >= abi::settings::INTERFACE_NAME_BYTES {
-            return wrong(format!("interface = \"{}\": an interface name has 1 to 15 bytes", self.interface));
+            let what = format!("interface = \"{}\": an interface name has 1 to 15 bytes", self.interface);
+            return Some(("interface", what));
         }
         if self.protected_ports.contains(&0) {
-            return wrong("protected_ports holds 0, which is no port".into());
+            return Some(("protected_ports", "protected_ports holds 0, which is no port".to_owned()));
         }
         for (name, value) in [("max_hosts", self.max_hosts), ("max_prefixes", self.max_prefixes)] {
             if value == 0 || value > MAX_TABLE {
-                return wrong(format!("{name} = {value}: must be 1 to {MAX_TABLE}"));
+                return Some((name, format!("{name} = {value}: must be 1 to {MAX_TABLE}")));
             }
         }
-        for v4 in [true, false] {
-            let count = self.management.iter().filter(|prefix| prefix.addr().is_ipv4() == v4).count();
-            if count > abi::maps::MAX_MANAGEMENT as usize {
-                let family = if v4 { "IPv4" } else { "IPv6" };
-                return wrong(format!(
-                    "management lists {count} {family} prefixes; at most {} fit",
-                    abi::maps::MAX_MANAGEMENT
-                ));
+        let most = abi::maps::MAX_MANAGEMENT as usize;
+        for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
+            let count = self.management.iter().filter(|prefix| prefix.addr().is_ipv4() == is_v4).count();
+            if count > most {
+                return Some(("management", format!("management lists {count} {family} prefixes; at most {most} fit")));
             }
         }
-        Ok(())
+        None
     }
 }
 

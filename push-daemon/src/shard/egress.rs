@@ -178,7 +178,7 @@ impl Shard {
     /// Whether the connection in `slot` owes more than it may, and is closed at the end of this turn.
     pub(crate) fn owes_too_much(&self, slot: u32) -> bool {
         let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
-        debt.is_some_and(|debt| debt.bytes > self.limits.debt_bytes)
+        debt.is_some_and(|debt| debt.bytes > self.limits.debt_bytes.count())
     }
 
     /// The socket takes bytes again: pays what it can of the debt.
@@ -237,7 +237,7 @@ impl Shard {
         if split {
             debt.begin_split();
         }
-        if debt.bytes > self.limits.debt_bytes {
+        if debt.bytes > self.limits.debt_bytes.count() {
             self.close_later(slot, CloseReason::DebtBytes);
         }
     }

@@ -127,7 +127,7 @@ impl Shard {
             self.finish(slot);
             return true;
         }
-        self.handshakes.push_back((self.place(slot), self.now.after(self.limits.handshake_timeout_ms)));
+        self.handshakes.push_back((self.place(slot), self.now.after(self.limits.handshake_timeout_ms.get_u32())));
         true
     }
 

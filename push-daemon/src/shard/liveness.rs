@@ -71,7 +71,7 @@ impl Shard {
     }
 
     fn end_slow_packets(&mut self) {
-        let (now, limit) = (self.now, self.limits.packet_timeout_ms);
+        let (now, limit) = (self.now, self.limits.packet_timeout_ms.get_u32());
         let slow = self.inputs.iter().filter(|input| {
             input.unfinished_since().is_some_and(|since| now.since(since) >= limit)
                 && self.connections.get(input.slot).is_some_and(|conn| conn.phase == Phase::Joined)
@@ -83,7 +83,7 @@ impl Shard {
     }
 
     fn end_old_debts(&mut self) {
-        let (now, limit) = (self.now, self.limits.debt_age_ms);
+        let (now, limit) = (self.now, self.limits.debt_age_ms.get_u32());
         let old = self.debts.iter().filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
         let old: Vec<u32> = old.map(|debt| debt.slot).collect();
         for slot in old {
@@ -93,7 +93,7 @@ impl Shard {
 
     fn sweep(&mut self, elapsed_ms: u32) {
         let end = self.connections.end();
-        let timeout = self.limits.heartbeat_timeout_ms;
+        let timeout = self.limits.heartbeat_timeout_ms.get_u32();
         let pass_ms = u64::from(timeout / PASSES_PER_TIMEOUT).max(1);
         let share = (u64::from(end) * u64::from(elapsed_ms) / pass_ms + 1).min(u64::from(end));
         for _ in 0..share {

@@ -285,7 +285,7 @@ impl Shard {
             || self.listeners.is_empty()
             || self.accept_again.is_some();
         let paced = self.rounds.contains(&Round::Everyone);
-        let longest = u64::from(self.limits.heartbeat_timeout_ms / 8).clamp(u64::from(liveness::TICK_MS), MAX_SLEEP_MS);
+        let longest = (self.limits.heartbeat_timeout_ms.get() / 8).clamp(u64::from(liveness::TICK_MS), MAX_SLEEP_MS);
         Duration::from_millis(match (paced, timers) {
             (true, _) => 10,
             (false, true) => u64::from(liveness::TICK_MS),

@@ -100,8 +100,6 @@ reasons! {
     WebSocketProtocol = "websocket_protocol", -400, PROTOCOL_ERROR, "not a valid WebSocket frame";
     /// The logic tier ended the session.
     Kicked = "kicked", -409, POLICY_VIOLATION, "the session was ended";
-    /// The shard holds as many connections as it may.
-    ShardFull = "shard_full", -503, TRY_AGAIN_LATER, "this server is full";
     /// The daemon goes down for a deploy.
     Draining = "draining", -503, GOING_AWAY, "this server goes down, connect elsewhere";
 }

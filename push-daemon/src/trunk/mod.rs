@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use settings::Secret;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::goim::Header;
@@ -93,7 +94,7 @@ pub struct Parts {
 
 struct Hub {
     identity: Identity,
-    secret: String,
+    secret: Secret,
     max_pending: usize,
     shards: Vec<ShardHandle>,
     counters: Vec<Arc<Counters>>,
@@ -124,7 +125,7 @@ struct Line {
 /// Runs the trunk until `stop` fires or is dropped.
 pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
     let (to_hub, mut events) = mpsc::channel(EVENT_QUEUE);
-    let reconnect_max = Duration::from_millis(parts.settings.reconnect_max_ms);
+    let reconnect_max = Duration::from_millis(parts.settings.reconnect_max_ms.get());
     for (index, line) in parts.settings.lines.iter().enumerate() {
         tokio::spawn(line::run(index, line.address.clone(), reconnect_max, to_hub.clone()));
     }
@@ -133,7 +134,7 @@ pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
     let mut hub = Hub {
         identity: parts.identity,
         secret: parts.settings.secret,
-        max_pending: parts.settings.pending,
+        max_pending: parts.settings.pending.count(),
         shards: parts.shards,
         counters: parts.counters,
         desk: parts.desk,
@@ -214,7 +215,7 @@ impl Hub {
             edge: self.identity.name.clone(),
             incarnation: self.identity.incarnation,
             node: u32::from(self.identity.node),
-            secret: self.secret.clone(),
+            secret: self.secret.expose().to_owned(),
             bus: self.arbiter.bus(),
             positions: self.arbiter.positions(),
             address: Some(self.identity.address.clone()),

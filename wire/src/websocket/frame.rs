@@ -8,6 +8,7 @@
 use bytes::BufMut;
 
 use super::WebSocketError;
+use crate::field::field;
 
 /// The longest header of a server's frame; a client's has four bytes more, the mask.
 pub const MAX_SERVER_HEADER_BYTES: usize = 10;
@@ -286,10 +287,6 @@ pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     for (byte, mask) in tail.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
-}
-
-fn field<const N: usize>(input: &[u8], at: usize) -> Option<[u8; N]> {
-    input.get(at..at + N)?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::DaemonError;
+use super::namespace::in_namespace;
 use crate::sys;
 
 /// How often a condition is looked at while it is awaited.
@@ -41,6 +42,13 @@ impl fmt::Display for Ready {
 }
 
 impl Ready {
+    fn holds_in(&self, namespace: Option<&Path>) -> bool {
+        match namespace {
+            None => self.holds(),
+            Some(namespace) => in_namespace(namespace, || self.holds()).unwrap_or(false),
+        }
+    }
+
     fn holds(&self) -> bool {
         let within = Duration::from_secs(1);
         match self {
@@ -68,6 +76,8 @@ pub struct Daemon {
     config: PathBuf,
     log: PathBuf,
     ready: Ready,
+    /// The network namespace that it runs in, as a path; ours when none.
+    namespace: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -77,11 +87,18 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError::NoBinary`], or [`DaemonError::Io`] when the configuration cannot be written.
     pub fn new(name: &str, directory: &Path, toml: &str, ready: Ready) -> Result<Self, DaemonError> {
-        let binary = find_binary(name)?;
+        let binary = binary(name)?;
         let config = directory.join(format!("{name}.toml"));
         fs::write(&config, toml).map_err(DaemonError::io(format!("write {}", config.display())))?;
         let log = directory.join(format!("{name}.log"));
-        Ok(Self { name: name.to_owned(), binary, config, log, ready, child: None })
+        Ok(Self { name: name.to_owned(), binary, config, log, ready, namespace: None, child: None })
+    }
+
+    /// Runs it in another network namespace (`/run/netns/NAME`), where it is then looked for as well. Takes root.
+    #[must_use]
+    pub fn inside(mut self, namespace: Option<&Path>) -> Self {
+        self.namespace = namespace.map(Path::to_path_buf);
+        self
     }
 
     /// Starts it on its configuration and waits until it is ready. Its log goes on where it was.
@@ -93,7 +110,15 @@ impl Daemon {
         let open_log = || OpenOptions::new().create(true).append(true).open(&self.log);
         let out = open_log().map_err(DaemonError::io(format!("open {}", self.log.display())))?;
         let err = out.try_clone().map_err(DaemonError::io("share a log between two streams"))?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.namespace {
+            None => Command::new(&self.binary),
+            // It becomes the daemon: the same process, and no mount namespace of its own, which `ip netns exec` makes.
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg("--").arg(&self.binary);
+                command
+            }
+        };
         command.arg("--config").arg(&self.config).stdin(Stdio::null()).stdout(out).stderr(err);
         // A unit's environment must not make the child talk to somebody else's manager.
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env("NO_COLOR", "1");
@@ -111,7 +136,7 @@ impl Daemon {
                 let (name, log) = (self.name.clone(), self.log_tail());
                 return Err(DaemonError::Ended { name, status: status.to_string(), log });
             }
-            if self.ready.holds() {
+            if self.ready.holds_in(self.namespace.as_deref()) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -222,8 +247,12 @@ impl Drop for Daemon {
     }
 }
 
-/// `PUSH_BIN_DIR` decides alone when it is set: a stale binary found elsewhere would be worse than none.
-fn find_binary(name: &str) -> Result<PathBuf, DaemonError> {
+/// Where the binary `name` is: beside our own executable. `PUSH_BIN_DIR` decides alone when it is set: a stale binary found
+/// elsewhere would be worse than none.
+///
+/// # Errors
+/// [`DaemonError::NoBinary`].
+pub fn binary(name: &str) -> Result<PathBuf, DaemonError> {
     let looked_in = match std::env::var_os("PUSH_BIN_DIR") {
         Some(directory) => vec![PathBuf::from(directory)],
         None => {
@@ -281,7 +310,15 @@ mod tests {
         fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
         let [config, log] = ["scripted.toml", "scripted.log"].map(|name| directory.path().join(name));
-        Daemon { name: "scripted".to_owned(), binary, config, log, ready: Ready::Port(ready), child: None }
+        Daemon {
+            name: "scripted".to_owned(),
+            binary,
+            config,
+            log,
+            ready: Ready::Port(ready),
+            namespace: None,
+            child: None,
+        }
     }
 
     fn a_port() -> (TcpListener, SocketAddr) {
