@@ -41,8 +41,8 @@ fn settings_that_cannot_be_used_are_named_by_file_line_and_nearest_key() {
         ("push-daemon", "[node]\nnumber = 70000\n", &["FILE:2:10", "70000"]),
         ("push-daemon", "[listen]\ntcp = [\n", &["FILE:"]),
         ("push-daemon", "[listen]\ntcp = []\nwebsocket = []\n", &["listen", "at least one address"]),
-        ("push-daemon", "[trunk]\nlines = []\n", &["trunk.lines", "at least one"]),
-        ("push-daemon", "[limits]\npacket_timeout_ms = 0\n", &["limits", "100 ms"]),
+        ("push-daemon", "[trunk]\nlines = []\n", &["FILE:2:9", "at least one"]),
+        ("push-daemon", "[limits]\npacket_timeout_ms = 0\n", &["FILE:2:21", "from 100 to"]),
         ("push-daemon", "[trunk]\nlines = [{ name = \"A\" }]\n", &["FILE:2:", "address"]),
         ("logic-tier", "[http]\nlisen = \"127.0.0.1:1\"\n", &["FILE:2:1", "`lisen`", "did you mean `listen`?"]),
         ("logic-tier", "[htp]\n", &["FILE:1:2", "`htp`", "did you mean `http`?"]),
@@ -52,7 +52,7 @@ fn settings_that_cannot_be_used_are_named_by_file_line_and_nearest_key() {
         ("logic-tier", "[http]\nlisten = \"everywhere\"\n", &["FILE:2:", "no address with a port"]),
         ("logic-tier", "[admission]\nmode = \"token\"\n", &["FILE:2:", "secret"]),
         ("logic-tier", "[admission]\nmode = \"token\"\nsecret = \"short\"\n", &["FILE:2:", "5 bytes", "at least 32"]),
-        ("logic-tier", "[http]\napi_keys = [\"good\", \"\"]\n", &["FILE", "key number 2 is empty"]),
+        ("logic-tier", "[http]\napi_keys = [\"good\", \"\"]\n", &["FILE:2:21", "this key is empty"]),
     ];
     for (daemon, toml, words) in rows {
         let (is_good, said) = check(daemon, toml);
