@@ -93,22 +93,6 @@ fn a_message_that_ends_inside_a_packet_is_closed() {
     run(&rig, rows.into_iter().chain([in_fragments]));
 }
 
-#[test]
-fn nothing_may_stand_behind_auth_in_its_message() {
-    let rig = Rig::start("", "");
-    // Frames may: see what_a_client_sends_before_its_grant_waits_for_it.
-    let message = [request(op::AUTH, br#"{"mid":1}"#), request(op::HEARTBEAT, b"")].concat();
-    let row = Row {
-        name: "a heartbeat behind auth".to_owned(),
-        over: Over::WebSocket,
-        stage: Stage::Connected,
-        bytes: frame(FIN | opcode::BINARY, &message),
-        answer: Goodbye(-400, 1008),
-        reason: "input_while_authenticating",
-    };
-    run(&rig, [row]);
-}
-
 fn one_more(row: &Row) -> Row {
     Row { name: row.name.clone(), bytes: row.bytes.clone(), ..*row }
 }

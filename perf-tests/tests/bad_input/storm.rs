@@ -93,7 +93,7 @@ fn a_full_edge_takes_nobody_in_until_somebody_leaves() {
             client.auth(&request).is_ok().then_some(Client::Tcp(client))
         }));
         eventually("the port to close", || TcpStream::connect(tcp).is_err().then_some(()));
-        assert_eq!(rig.stat("/joined"), 10, "round {round}");
+        assert_eq!(rig.await_stat("/joined", |joined| joined == 10), 10, "round {round}");
     }
     assert!(rig.edge_metric("push_full_total") >= 4);
 }

@@ -169,11 +169,15 @@ fn what_a_client_sends_before_its_grant_waits_for_it() {
     let rig = Rig::start("", "");
     for path in EVERY_PATH {
         let mut client = Client::connect(&rig.stack, path.over);
-        // Two messages, so that WebSocket has two frames as well.
         let auth = crate::edge_rig::packet(1, op::AUTH, 1, &path.request(0, 1).to_body());
-        let heartbeat = crate::edge_rig::packet(1, op::HEARTBEAT, 2, b"");
-        assert!(client.send_in_message(&auth) && client.send_in_message(&heartbeat));
+        let heartbeat = |sequence| crate::edge_rig::packet(1, op::HEARTBEAT, sequence, b"");
+        // Two packets in the message that auth is in, and one in a message of its own.
+        assert!(client.send_in_message(&[auth, heartbeat(2), heartbeat(3)].concat()));
+        assert!(client.send_in_message(&heartbeat(4)));
         assert_eq!(client.next_packet().operation, op::AUTH_REPLY, "{path}");
-        assert_eq!(client.next_packet().operation, op::HEARTBEAT_REPLY, "{path}");
+        for sequence in 2..5 {
+            let reply = client.next_packet();
+            assert_eq!((reply.operation, reply.sequence), (op::HEARTBEAT_REPLY, sequence), "{path}");
+        }
     }
 }

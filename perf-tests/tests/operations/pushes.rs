@@ -165,6 +165,23 @@ fn a_push_by_key_reaches_generated_keys_and_own_ones_and_passes_over_those_that_
 }
 
 #[test]
+fn a_broadcast_at_a_crawl_holds_nobody_up() {
+    // One connection a second, and more of it than may wait in a shard.
+    let rig = Rig::start("shard.backlog_bytes = 100000\nshard.count = 1\n", "");
+    let request = AuthRequest::goim(0, "live://1").accepting(&[PUSH]);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::join(&rig.stack, Over::Tcp, &request)).collect();
+    for number in 0..6 {
+        let text = format!("{number}{}", "x".repeat(40_000));
+        accepted(&rig.publisher.push_all(PUSH, 1, text.as_bytes()).unwrap());
+    }
+    // Whoever comes now gets in, and a room hears its own.
+    let mut late = Client::in_room(&rig.stack, EVERY_PATH[1], 2);
+    rig.push("2", "to the room");
+    assert_eq!(late.hears(), "to the room");
+    assert_eq!(clients[0].push().body.len(), 40_001, "the first in line");
+}
+
+#[test]
 fn a_push_to_all_reaches_all_who_accept_it_at_any_speed() {
     let rig = Rig::start("", "");
     let mut takers: Vec<Client> = (0..10)

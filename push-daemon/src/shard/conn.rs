@@ -62,6 +62,8 @@ pub(crate) struct Conn {
     pub(crate) debt: u32,
     pub(crate) phase: Phase,
     pub(crate) manner: Manner,
+    /// Number of what it runs on.
+    pub(crate) platform: u8,
     /// It brought its own key, which stands in the side map.
     pub(crate) own_key: bool,
     /// It may move to some rooms only, which stand in a side map.
@@ -186,6 +188,7 @@ impl Conn {
             debt: NONE,
             phase: Phase::Free,
             manner: Manner { websocket: false, bilibili: false },
+            platform: 0,
             own_key: false,
             confined: false,
             next_free: NONE,

@@ -50,9 +50,10 @@ struct Walk {
 }
 
 impl Walk {
-    /// How many more connections may be served by `now`.
-    fn allowance(&self, now: Tick) -> u64 {
-        if self.speed == 0 {
+    /// How many more connections may be served by `now`. A pace is kept as long as what waits behind it has room:
+    /// `crowded` says that it has not, and then goes before the pace, so that a slow broadcast never stops the shard.
+    fn allowance(&self, now: Tick, crowded: bool) -> u64 {
+        if self.speed == 0 || crowded {
             return u64::MAX;
         }
         // One second's share at once would be a burst, so the first slice waits for its milliseconds too.
@@ -145,8 +146,16 @@ impl Shard {
     pub(crate) fn rounds_are_due(&self) -> bool {
         self.rounds.iter().any(|round| match round {
             Round::Room(_) => true,
-            Round::Everyone => self.everyone.walk.as_ref().is_none_or(|walk| walk.allowance(self.now) > 0),
+            Round::Everyone => {
+                let crowded = self.everyone_is_crowded();
+                self.everyone.walk.as_ref().is_none_or(|walk| walk.allowance(self.now, crowded) > 0)
+            }
         })
+    }
+
+    /// Whether what waits for all connections takes half of what may wait in the shard.
+    fn everyone_is_crowded(&self) -> bool {
+        self.everyone.backlog_bytes > self.backlog_bytes / 2
     }
 
     fn serve_room(&mut self, room: u32, most: usize) -> (usize, bool) {
@@ -172,7 +181,7 @@ impl Shard {
                 None => return (0, false),
             },
         };
-        let allowed = walk.allowance(self.now);
+        let allowed = walk.allowance(self.now, self.everyone_is_crowded());
         let mut served = 0;
         let first = walk.next;
         let scan_end = walk.end.min(first.saturating_add((most * SCANS_PER_SEND) as u32));

@@ -49,6 +49,8 @@ pub(crate) struct Input {
     since: Tick,
     /// A WebSocket message of which some fragments came.
     fragments: Fragments,
+    /// Packets that came in one message behind the auth packet, until it is answered.
+    behind_auth: Vec<u8>,
     /// Cookie header of the upgrade, until auth.
     cookie: String,
     /// Of the auth packet that admission is being asked about.
@@ -131,16 +133,17 @@ impl Shard {
     /// Takes up what a client sent while admission was asked.
     pub(crate) fn read_kept(&mut self, slot: u32) {
         let index = self.connections[slot].input;
-        if let Some(input) = self.inputs.get_mut(index) {
-            input.cookie = String::new();
-            if input.tail.is_empty() {
-                if input.is_needless() {
-                    self.forget_input(slot);
-                }
-                return;
-            }
-            let mut bytes = std::mem::take(&mut input.tail);
-            self.consume(slot, &mut bytes, true);
+        let Some(input) = self.inputs.get_mut(index) else { return };
+        input.cookie = String::new();
+        let behind_auth = std::mem::take(&mut input.behind_auth);
+        let mut tail = std::mem::take(&mut input.tail);
+        if input.is_needless() {
+            self.forget_input(slot);
+        }
+        match self.packets(slot, &behind_auth) {
+            Ok(Flow::Ended) => {}
+            Ok(_) => self.consume(slot, &mut tail, true),
+            Err(reason) => self.part(slot, reason, None),
         }
     }
 
@@ -280,9 +283,10 @@ impl Shard {
         while let Some(packet) = packets.next() {
             match self.packet(slot, packet?)? {
                 Flow::Next => {}
-                Flow::Hold if packets.rest().is_empty() => return Ok(Flow::Hold),
-                // The message is in pieces of a frame by now and cannot be put back.
-                Flow::Hold => return Err(CloseReason::InputWhileAuthenticating),
+                Flow::Hold => {
+                    self.input(slot).behind_auth = packets.rest().to_vec();
+                    return Ok(Flow::Hold);
+                }
                 Flow::Ended => return Ok(Flow::Ended),
             }
         }
@@ -313,7 +317,9 @@ impl Shard {
                 return Ok(Flow::Ended);
             }
         };
+        let platform = self.platforms.number(&body.platform);
         let conn = &mut self.connections[slot];
+        conn.platform = platform;
         conn.manner.bilibili = body.dialect == wire::trunk::Dialect::Bilibili;
         conn.phase = Phase::Authenticating;
         let news = News::Auth { place: self.place(slot), body, cookie, address: self.address(slot) };

@@ -7,7 +7,7 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts` who is where · `fanout` one block to many · `egress` what a slow socket
+//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `fanout` one block to many · `egress` what a slow socket
 //! still owes · `liveness` who fell silent · `order`, `news` orders in and news out · `counters`, `reason` what is counted
 
 mod accepts;
@@ -23,6 +23,7 @@ mod mids;
 pub mod news;
 pub mod order;
 mod own_keys;
+mod platforms;
 pub mod reason;
 mod requests;
 mod rooms;
@@ -50,6 +51,7 @@ use mids::Mids;
 use news::NewsDesk;
 use order::{Order, ShardHandle};
 use own_keys::OwnKeys;
+use platforms::Platforms;
 use reason::CloseReason;
 use rooms::Rooms;
 pub use spawn::{Running, ShardSettings, Start, spawn};
@@ -80,6 +82,7 @@ pub struct Shard {
     mids: Mids,
     accepts: AcceptSets,
     own_keys: OwnKeys,
+    platforms: Platforms,
     /// Rooms that confined clients may move to. Bounded by the connections.
     confined: HashMap<u32, Box<[Box<str>]>>,
     inputs: Side<Input>,

@@ -47,6 +47,8 @@ pub enum News {
         key: Option<Box<str>>,
         /// Its room, if any.
         room: Option<Box<str>>,
+        /// What it runs on, as it says.
+        platform: Box<str>,
         /// Its address.
         address: String,
     },

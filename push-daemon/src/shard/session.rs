@@ -72,6 +72,7 @@ impl Shard {
             mid: admitted.mid,
             key: admitted.key,
             room: admitted.room,
+            platform: self.platforms.name(self.connections[slot].platform).into(),
             address: self.address(slot),
         });
         self.read_kept(slot);
@@ -259,6 +260,7 @@ impl Shard {
                 mid: conn.mid,
                 key: self.own_keys.of(slot).map(Into::into),
                 room: (conn.room != NONE).then(|| self.rooms.get(conn.room).name.clone()),
+                platform: self.platforms.name(conn.platform).into(),
                 address: self.address(slot),
             };
             self.tell_session(news);

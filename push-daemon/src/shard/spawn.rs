@@ -24,6 +24,7 @@ use super::mids::Mids;
 use super::news::NewsDesk;
 use super::order::ShardHandle;
 use super::own_keys::OwnKeys;
+use super::platforms::Platforms;
 use super::rooms::Rooms;
 use super::{Shard, WAKER_TOKEN};
 use crate::block::BlockPool;
@@ -157,6 +158,7 @@ fn open(
         mids: Mids::new(),
         accepts: AcceptSets::new(),
         own_keys: OwnKeys::new(),
+        platforms: Platforms::new(),
         confined: HashMap::new(),
         inputs: Side::new(),
         debts: Side::new(),

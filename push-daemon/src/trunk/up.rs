@@ -56,7 +56,7 @@ impl Hub {
                     self.messages.insert(message.id, (message.clone(), place, header));
                     self.send_up(edge_frame::Body::Chat(message)).await;
                 }
-                News::Joined { place, mid, key, room, address } => {
+                News::Joined { place, mid, key, room, platform, address } => {
                     let place = place.to_key(&self.identity.secret);
                     let key = key.map_or_else(|| place.clone(), Into::into);
                     let joined = Joined {
@@ -64,7 +64,7 @@ impl Hub {
                         key,
                         room: room.map(Into::into).unwrap_or_default(),
                         address,
-                        platform: String::new(),
+                        platform: platform.into(),
                     };
                     events.push(SessionEvent { place, event: Some(Event::Joined(joined)) });
                 }
