@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
 use crate::shard::news::{News, NewsDesk};
 use crate::shard::order::Order;
-use crate::shard::{Running, ShardSettings, spawn};
+use crate::shard::{MergeWindows, Running, ShardSettings, spawn};
 use crate::trunk::{self, Identity, Parts, TrunkStatus};
 
 /// Descriptors of a table that are not connections: standard streams, poll, listeners, and some to spare.
@@ -134,8 +134,10 @@ impl Appliance {
         };
         let draining = Arc::new(AtomicBool::new(false));
         let stop_trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining);
+        let in_ring = sources.shards.iter().all(|shard| shard.counters.io_uring.get() == 1);
         tracing::info!(
-            shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address, "ready for clients"
+            shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address,
+            sends = if in_ring { "io_uring" } else { "one by one" }, "ready for clients"
         );
         let drain_ms = config.limits.drain_ms.get_u32();
         Ok(Self { shards, sources, stop_trunk, stop_admin, draining, drain_ms, admin_address })
@@ -340,9 +342,11 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
             accepts_per_turn: config.shard.accepts_per_turn.count(),
             slice_sends: config.shard.slice_sends.count(),
             turn_sends: config.shard.turn_sends.count(),
+            send: config.shard.send,
             order_queue: config.shard.order_queue.count(),
             backlog_bytes: config.shard.backlog_bytes.count(),
             block_bytes: config.shard.block_bytes.count(),
+            merge: merge_windows(config),
             bilibili_room_type: config.bilibili.room_type.as_str().into(),
             limits: config.limits,
         };
@@ -362,6 +366,11 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
         }
     }
     Ok((shards, tcp, websocket))
+}
+
+fn merge_windows(config: &Config) -> MergeWindows {
+    let by_type = config.shard.merge_ms_by_type.iter().map(|(kind, window)| (kind.clone(), window.get_u32()));
+    MergeWindows { default_ms: config.shard.merge_ms.get_u32(), by_type: by_type.collect() }
 }
 
 fn start_trunk(

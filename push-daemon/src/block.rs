@@ -9,8 +9,8 @@
 //! WebSocket, one packet                [header][--]          (no raw header)
 //! ```
 //!
-//! Clients of the Bilibili dialect read other headers (operation 5, version 0), so their view is a second
-//! buffer, made only when a member asked for it. Buffers come from a pool and go back to it when the last
+//! Clients of the Bilibili dialect read other headers (operation 5, version 0), or a batch compressed, so their formats
+//! are buffers of their own, each made only when a member asked for it. Buffers come from a pool and go back to it when the last
 //! connection that still owes the block has sent it.
 //!
 //! It does not decide what belongs together, nor send.
@@ -19,9 +19,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use lockfree_object_pool::{LinearObjectPool, LinearOwnedReusable};
-use wire::goim::{HEADER_BYTES, Header, Packets, op};
+use wire::goim::{HEADER_BYTES, Header, op};
 use wire::websocket::Opcode;
 use wire::websocket::frame::{MAX_SERVER_HEADER_BYTES, encode_header};
+
+use crate::compress::{Compressed, put_plain};
 
 /// Buffers that grew beyond this are not kept when they come back.
 const KEPT_BUFFER_BYTES: usize = 256 * 1024;
@@ -29,17 +31,56 @@ const KEPT_BUFFER_BYTES: usize = 256 * 1024;
 /// Space before the packets.
 const PREFIX_BYTES: usize = MAX_SERVER_HEADER_BYTES + HEADER_BYTES;
 
+/// How the packets of a client are headed and packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Format {
+    /// As goim writes them.
+    Goim,
+    /// Operation 5, version 0.
+    Bilibili,
+    /// Batches in one packet of version 2, whose body is zlib.
+    Zlib,
+    /// Batches in one packet of version 3, whose body is brotli.
+    Brotli,
+}
+
+impl Format {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Goim, Self::Bilibili, Self::Zlib, Self::Brotli];
+}
+
+/// A set of formats: those that the members of a room take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Formats(u8);
+
+impl Formats {
+    /// The set with `format` in it.
+    #[must_use]
+    pub fn with(self, format: Format) -> Self {
+        Self(self.0 | 1 << format as u8)
+    }
+
+    /// Whether `format` is in it.
+    #[must_use]
+    pub fn has(self, format: Format) -> bool {
+        self.0 & 1 << format as u8 != 0
+    }
+}
+
+impl FromIterator<Format> for Formats {
+    fn from_iter<I: IntoIterator<Item = Format>>(formats: I) -> Self {
+        formats.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
 /// What a connection is sent of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
-    /// Plain goim packets.
-    Goim,
-    /// Goim packets as one WebSocket message.
-    GoimWebSocket,
-    /// Packets headed for Bilibili's clients.
-    Bilibili,
-    /// The same as one WebSocket message.
-    BilibiliWebSocket,
+pub struct View {
+    /// How packets are headed and packed.
+    pub format: Format,
+    /// As one WebSocket message.
+    pub websocket: bool,
 }
 
 /// A run of encoded packets, as the trunk brought it.
@@ -49,6 +90,8 @@ pub struct Run {
     pub packets: Bytes,
     /// How many there are.
     pub count: u32,
+    /// The same, compressed, in the forms that some client of the edge takes.
+    pub compressed: Compressed,
 }
 
 /// Where blocks get their memory. One per shard: no two threads compete for it.
@@ -64,11 +107,11 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// An immutable batch of packets in all the views that were asked for.
+/// An immutable batch of packets in all the formats that were asked for.
 #[derive(Debug, Clone)]
 pub struct Block {
-    goim: Framed,
-    bilibili: Option<Framed>,
+    /// By the number of the format.
+    formats: [Option<Framed>; Format::ALL.len()],
     count: u32,
 }
 
@@ -91,25 +134,21 @@ impl BlockPool {
         Self { buffers: Arc::new(LinearObjectPool::new(Vec::new, reset)) }
     }
 
-    /// Puts `runs` together, in order. The Bilibili views are made when `bilibili` says that somebody needs them.
+    /// Puts `runs` together, in order, in the formats that somebody needs.
     #[must_use]
-    pub fn build<'a>(&self, runs: impl Iterator<Item = &'a Run> + Clone, bilibili: bool) -> Block {
+    pub fn build<'a>(&self, runs: impl Iterator<Item = &'a Run> + Clone, formats: Formats) -> Block {
         let count = runs.clone().map(|run| run.count).sum();
-        let goim = self.framed(count > 1, |buffer| {
-            for run in runs.clone() {
-                buffer.extend_from_slice(&run.packets);
-            }
-        });
-        let bilibili = bilibili.then(|| {
-            // Its clients loop over the packets of a message themselves; there is no raw header.
-            self.framed(false, |buffer| {
-                for packet in runs.flat_map(|run| Packets::new(&run.packets, usize::MAX)).flatten() {
-                    let header = Header { version: 0, operation: op::SEND_MESSAGE_REPLY, ..packet.header };
-                    header.put_packet(packet.body, buffer);
-                }
+        let formats = Format::ALL.map(|format| {
+            formats.has(format).then(|| {
+                // Bilibili's clients loop over the packets of a message themselves; there is no raw header.
+                self.framed(format == Format::Goim && count > 1, |buffer| {
+                    for run in runs.clone() {
+                        put(run, format, buffer);
+                    }
+                })
             })
         });
-        Block { goim, bilibili, count }
+        Block { formats, count }
     }
 
     fn framed(&self, raw_header: bool, fill: impl FnOnce(&mut Vec<u8>)) -> Framed {
@@ -130,6 +169,21 @@ impl BlockPool {
     }
 }
 
+/// Appends `run` in one format. What was not compressed, because it was not worth it or because the first client that
+/// takes it has just come, goes plain: every client takes that.
+fn put(run: &Run, format: Format, buffer: &mut Vec<u8>) {
+    let compressed = match format {
+        Format::Goim => return buffer.extend_from_slice(&run.packets),
+        Format::Bilibili => &None,
+        Format::Zlib => &run.compressed.zlib,
+        Format::Brotli => &run.compressed.brotli,
+    };
+    match compressed {
+        Some(packet) => buffer.extend_from_slice(packet),
+        None => put_plain(&run.packets, buffer),
+    }
+}
+
 impl Default for BlockPool {
     fn default() -> Self {
         Self::new()
@@ -143,13 +197,7 @@ impl Block {
         self.count
     }
 
-    /// Whether the Bilibili views were made.
-    #[must_use]
-    pub fn has_bilibili(&self) -> bool {
-        self.bilibili.is_some()
-    }
-
-    /// The bytes of one view; a Bilibili view that was not made is `None`.
+    /// The bytes of one view; a format that was not made is `None`.
     #[must_use]
     pub fn view(&self, view: View) -> Option<&[u8]> {
         let (framed, at) = self.locate(view)?;
@@ -164,17 +212,15 @@ impl Block {
     }
 
     fn locate(&self, view: View) -> Option<(&Framed, usize)> {
-        match view {
-            View::Goim => Some((&self.goim, PREFIX_BYTES)),
-            View::GoimWebSocket => Some((&self.goim, self.goim.websocket_at)),
-            View::Bilibili => self.bilibili.as_ref().map(|framed| (framed, PREFIX_BYTES)),
-            View::BilibiliWebSocket => self.bilibili.as_ref().map(|framed| (framed, framed.websocket_at)),
-        }
+        let framed = self.formats[view.format as usize].as_ref()?;
+        Some((framed, if view.websocket { framed.websocket_at } else { PREFIX_BYTES }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use wire::goim::Packets;
+
     use super::*;
 
     fn run(operation: i32, bodies: &[&str]) -> Run {
@@ -182,7 +228,16 @@ mod tests {
         for body in bodies {
             Header { version: 1, operation, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
         }
-        Run { packets: packets.into(), count: bodies.len() as u32 }
+        Run { packets: packets.into(), count: bodies.len() as u32, compressed: Compressed::default() }
+    }
+
+    const GOIM: View = View { format: Format::Goim, websocket: false };
+    const GOIM_WEBSOCKET: View = View { format: Format::Goim, websocket: true };
+    const BILIBILI: View = View { format: Format::Bilibili, websocket: false };
+    const BILIBILI_WEBSOCKET: View = View { format: Format::Bilibili, websocket: true };
+
+    fn formats(formats: &[Format]) -> Formats {
+        formats.iter().copied().collect()
     }
 
     fn bodies(bytes: &[u8]) -> Vec<(i32, i16, String)> {
@@ -194,35 +249,47 @@ mod tests {
 
     #[test]
     fn one_packet_goes_to_a_websocket_without_a_raw_header() {
-        let block = BlockPool::new().build([run(1000, &["hello"])].iter(), false);
-        assert_eq!(block.view(View::GoimWebSocket).unwrap()[..2], [0x82, 21]);
-        assert_eq!(bodies(&block.view(View::GoimWebSocket).unwrap()[2..]), [(1000, 1, "hello".to_owned())]);
-        assert_eq!(bodies(block.view(View::Goim).unwrap()), [(1000, 1, "hello".to_owned())]);
-        assert!(block.view(View::Bilibili).is_none());
+        let block = BlockPool::new().build([run(1000, &["hello"])].iter(), formats(&[Format::Goim]));
+        assert_eq!(block.view(GOIM_WEBSOCKET).unwrap()[..2], [0x82, 21]);
+        assert_eq!(bodies(&block.view(GOIM_WEBSOCKET).unwrap()[2..]), [(1000, 1, "hello".to_owned())]);
+        assert_eq!(bodies(block.view(GOIM).unwrap()), [(1000, 1, "hello".to_owned())]);
+        assert!(block.view(BILIBILI).is_none());
     }
 
     #[test]
     fn several_packets_go_to_a_websocket_behind_a_raw_header_and_to_tcp_without() {
         let runs = [run(1000, &["a", "b"]), run(1001, &["c"])];
-        let block = BlockPool::new().build(runs.iter(), true);
+        let block = BlockPool::new().build(runs.iter(), formats(&[Format::Goim, Format::Bilibili]));
         assert_eq!(block.count(), 3);
         let all = [(1000, 1, "a".to_owned()), (1000, 1, "b".to_owned()), (1001, 1, "c".to_owned())];
-        assert_eq!(bodies(block.view(View::Goim).unwrap()), all);
-        let websocket = block.view(View::GoimWebSocket).unwrap();
+        assert_eq!(bodies(block.view(GOIM).unwrap()), all);
+        let websocket = block.view(GOIM_WEBSOCKET).unwrap();
         assert_eq!(websocket[..2], [0x82, 16 + 3 * 17]);
         let outer = wire::goim::parse(&websocket[2..], usize::MAX).unwrap().unwrap();
         assert_eq!(outer.header.operation, op::RAW);
         assert_eq!(bodies(outer.body), all);
         let bilibili = [(5, 0, "a".to_owned()), (5, 0, "b".to_owned()), (5, 0, "c".to_owned())];
-        assert_eq!(bodies(block.view(View::Bilibili).unwrap()), bilibili);
-        assert_eq!(bodies(&block.view(View::BilibiliWebSocket).unwrap()[2..]), bilibili);
+        assert_eq!(bodies(block.view(BILIBILI).unwrap()), bilibili);
+        assert_eq!(bodies(&block.view(BILIBILI_WEBSOCKET).unwrap()[2..]), bilibili);
+    }
+
+    #[test]
+    fn compressed_runs_stand_one_after_another_and_what_is_not_compressed_goes_plain() {
+        let mut first = run(1000, &["a"]);
+        first.compressed.zlib = Some(Bytes::from_static(b"zlib"));
+        let runs = [first, run(1000, &["b"])];
+        let block = BlockPool::new().build(runs.iter(), formats(&[Format::Zlib]));
+        let view = block.view(View { format: Format::Zlib, websocket: false }).unwrap();
+        assert_eq!(&view[..4], b"zlib");
+        assert_eq!(bodies(&view[4..]), [(5, 0, "b".to_owned())]);
+        assert!(block.view(GOIM).is_none(), "nobody asked for it");
     }
 
     #[test]
     fn a_rest_outlives_the_block() {
         let pool = BlockPool::new();
-        let block = pool.build([run(1000, &["hello"])].iter(), false);
-        let rest = block.rest(View::Goim, 18).unwrap();
+        let block = pool.build([run(1000, &["hello"])].iter(), formats(&[Format::Goim]));
+        let rest = block.rest(GOIM, 18).unwrap();
         drop((block, pool));
         assert_eq!(&rest[..], b"llo");
     }

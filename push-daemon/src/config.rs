@@ -3,6 +3,7 @@
 //! Without a file the daemon meets a logic tier on loopback, without a kernel plane. Files are read by
 //! `settings`, which names file, line and the nearest valid key when something is wrong.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -108,6 +109,13 @@ pub struct Shard {
     pub count: u16,
     /// Keep each shard on one CPU.
     pub pin: bool,
+    /// How sends reach the kernel.
+    pub send: SendPath,
+    /// How long a message waits for others of its room, in milliseconds: fewer writes for later arrival. 0 sends at
+    /// once, and merges only what comes while a round is under way.
+    pub merge_ms: MergeWindow,
+    /// The same for rooms of one type: what stands before `://`.
+    pub merge_ms_by_type: BTreeMap<String, MergeWindow>,
     /// Connections that the whole edge may hold.
     pub max_connections: Bounded<1, 100_000_000>,
     /// Orders that may wait for a shard.
@@ -122,6 +130,22 @@ pub struct Shard {
     pub backlog_bytes: Bounded<0, { 1 << 36 }>,
     /// The longest block: how much merges when a room is behind.
     pub block_bytes: Bounded<1_024, { 4 << 20 }>,
+}
+
+/// A merge window in milliseconds; goim's is a second.
+pub type MergeWindow = Bounded<0, 10_000>;
+
+/// How a slice of sends reaches the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SendPath {
+    /// io_uring where the kernel has it and nothing forbids it, else `plain`.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    Ring,
+    /// A system call for each send.
+    Plain,
 }
 
 /// A time-out of the data plane. The shard's clock tells differences below 24 days.
@@ -201,6 +225,9 @@ impl Default for Shard {
         Self {
             count: 0,
             pin: true,
+            send: SendPath::Auto,
+            merge_ms: Bounded::new(0),
+            merge_ms_by_type: BTreeMap::new(),
             max_connections: Bounded::new(100_000),
             order_queue: Bounded::new(4_096),
             accepts_per_turn: Bounded::new(64),

@@ -5,12 +5,13 @@
 //! is woken. Nothing here decides who may enter or what is said: that is the logic tier's.
 //!
 //! Layout: [`appliance`] builds the parts, starts and stops them · [`config`] the settings · [`block`] memory that
-//! many connections are sent from · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what
+//! many connections are sent from, [`compress`] its short forms · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what
 //! operators see · [`pushctl`] the network engineer's CLI
 
 pub mod admin;
 pub mod appliance;
 pub mod block;
+pub mod compress;
 pub mod config;
 pub mod kernel;
 pub mod pushctl;

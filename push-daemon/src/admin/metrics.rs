@@ -33,7 +33,8 @@ const SHARD_COUNTERS: &[(&str, &str, OfShard)] = &[
     ("accepted", "Connections accepted", |c| &c.accepted_total),
     ("delivered_packets", "Packets handed to client sockets or owed to them", |c| &c.delivered_packets_total),
     ("delivered_bytes", "Bytes of those packets", |c| &c.delivered_bytes_total),
-    ("sends", "Send calls that carried packets", |c| &c.sends_total),
+    ("sends", "Sends that carried packets", |c| &c.sends_total),
+    ("send_calls", "System calls for those sends", |c| &c.send_calls_total),
     ("dropped_packets", "Packets owed to clients that were closed before they read them", |c| &c.dropped_packets_total),
     ("client_packets", "Packets from clients", |c| &c.client_packets_total),
     ("orders", "Orders taken from the shard's queue", |c| &c.orders_total),
@@ -49,6 +50,9 @@ const SHARD_GAUGES: &[(&str, &str, OfShard)] = &[
     ("joined", "Connections that are in", |c| &c.joined),
     ("rooms", "Rooms with members on the shard", |c| &c.rooms),
     ("owed_bytes", "Bytes owed to slow clients", |c| &c.owed_bytes),
+    ("zlib_clients", "Clients that take batches as zlib", |c| &c.zlib_clients),
+    ("brotli_clients", "Clients that take batches as brotli", |c| &c.brotli_clients),
+    ("io_uring", "1 when the shard sends through io_uring", |c| &c.io_uring),
     ("debtors", "Clients that owe reading", |c| &c.debtors),
 ];
 
@@ -66,6 +70,10 @@ const TRUNK_COUNTERS: &[(&str, &str, OfTrunk)] = &[
     ("refused", "Clients refused by admission", |t| &t.refused_total),
     ("messages_accepted", "Messages of clients that the bus took", |t| &t.messages_accepted_total),
     ("messages_refused", "Messages of clients that were refused", |t| &t.messages_refused_total),
+    ("compressed_batches", "Compressed forms of batches that were made", |t| &t.compressed_batches_total),
+    ("compress_plain_bytes", "Bytes of those batches before", |t| &t.compress_plain_bytes_total),
+    ("compress_bytes", "Bytes of those batches after", |t| &t.compress_bytes_total),
+    ("compress_nanoseconds", "Time that compression took", |t| &t.compress_ns_total),
     ("resyncs", "Full pictures of the sessions sent", |t| &t.resyncs_total),
 ];
 

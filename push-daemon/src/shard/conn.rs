@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use super::clock::Tick;
+use crate::block::Format;
 
 /// Marks the absence of an index.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -32,8 +33,19 @@ pub(crate) enum Phase {
 pub(crate) struct Manner {
     /// Packets ride in WebSocket messages.
     pub(crate) websocket: bool,
-    /// Packets are headed as Bilibili's clients expect.
-    pub(crate) bilibili: bool,
+    /// How packets are headed and packed; until auth, goim's.
+    pub(crate) format: Format,
+}
+
+impl Manner {
+    /// A client that has not said which dialect it speaks.
+    pub(crate) fn new(websocket: bool) -> Self {
+        Self { websocket, format: Format::Goim }
+    }
+
+    pub(crate) fn is_bilibili(self) -> bool {
+        self.format != Format::Goim
+    }
 }
 
 /// One client. Everything that a push or a heartbeat touches is in this cache line.
@@ -187,7 +199,7 @@ impl Conn {
             input: NONE,
             debt: NONE,
             phase: Phase::Free,
-            manner: Manner { websocket: false, bilibili: false },
+            manner: Manner::new(false),
             platform: 0,
             own_key: false,
             confined: false,
@@ -252,7 +264,7 @@ mod tests {
         std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into()
     }
 
-    const TCP: Manner = Manner { websocket: false, bilibili: false };
+    const TCP: Manner = Manner { websocket: false, format: Format::Goim };
 
     #[test]
     fn a_slot_is_used_again_under_another_generation() {

@@ -42,8 +42,16 @@ pub struct Counters {
     pub delivered_packets_total: Counter,
     /// Bytes of those.
     pub delivered_bytes_total: Counter,
-    /// Send calls that carried them.
+    /// Sends that carried them.
     pub sends_total: Counter,
+    /// System calls for those sends: fewer where io_uring takes many at once.
+    pub send_calls_total: Counter,
+    /// Clients that take batches as zlib.
+    pub zlib_clients: Counter,
+    /// Clients that take batches as brotli.
+    pub brotli_clients: Counter,
+    /// 1 when sends go through io_uring.
+    pub io_uring: Counter,
     /// Packets that were owed to connections when those were closed.
     pub dropped_packets_total: Counter,
     /// Bytes owed to slow clients.
@@ -76,6 +84,10 @@ impl Counters {
             delivered_packets_total: Counter::default(),
             delivered_bytes_total: Counter::default(),
             sends_total: Counter::default(),
+            send_calls_total: Counter::default(),
+            zlib_clients: Counter::default(),
+            brotli_clients: Counter::default(),
+            io_uring: Counter::default(),
             dropped_packets_total: Counter::default(),
             owed_bytes: Counter::default(),
             debtors: Counter::default(),

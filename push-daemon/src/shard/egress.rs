@@ -8,10 +8,9 @@
 //! is partly sent, because a stream can only be joined between two packets.
 
 use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
 
 use bytes::Bytes;
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 use wire::goim::{HEADER_BYTES, Header};
 use wire::websocket::Opcode;
 use wire::websocket::frame::put_frame;
@@ -20,6 +19,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::conn::{Conn, NONE, Phase};
 use super::reason::CloseReason;
+use super::send::{Outcome, Outgoing, offer};
 use crate::block::{Block, View};
 
 /// Entries of a debt that are kept allocated for its next user.
@@ -35,6 +35,8 @@ pub(crate) struct Debt {
     bytes: usize,
     /// Part of the first entry is in the kernel: nothing may go before its rest.
     split: bool,
+    /// The kernel was short of memory, which passes without an event: the next tick tries again.
+    pub(crate) no_event_comes: bool,
     /// Control entries that wait, the split one not counted. Invariant: they stand in one row at the front, behind the
     /// split one; so a client that asks and never reads makes no search longer.
     control: usize,
@@ -100,37 +102,41 @@ impl Debt {
     }
 }
 
-/// Hands `bytes` to the socket; gives how many it took, 0 when it takes none now.
-fn offer(conn: &Conn, bytes: &[u8]) -> Result<usize, Errno> {
-    let Some(socket) = &conn.socket else { return Err(Errno::BADF) };
-    loop {
-        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Err(Errno::INTR) => {}
-            // Not an error of this connection: the kernel is short of memory, which passes.
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
-            other => return other,
-        }
-    }
-}
-
 impl Shard {
-    /// Sends one view of `block` to the connection in `slot`, or owes it.
-    pub(crate) fn deliver(&mut self, slot: u32, block: &Block) {
-        let Some(conn) = self.connections.get(slot) else { return };
-        if conn.phase != Phase::Joined {
-            return;
-        }
-        let view = view_of(conn);
-        let Some(bytes) = block.view(view) else { return };
-        let mut sent = 0;
-        if conn.debt == NONE {
-            match offer(conn, bytes) {
-                Ok(taken) => sent = taken,
-                Err(_) => return self.close_later(slot, CloseReason::PeerReset),
+    /// Sends `block` to the connections in `slots`, or owes it. No slot may stand there twice.
+    pub(crate) fn deliver(&mut self, slots: &[u32], block: &Block) {
+        let mut slice = std::mem::take(&mut self.outgoing);
+        for slot in slots {
+            let Some(conn) = self.connections.get(*slot).filter(|conn| conn.phase == Phase::Joined) else { continue };
+            let view = view_of(conn);
+            if conn.debt != NONE {
+                self.delivered(*slot, block, view, 0);
+            } else if let Some(socket) = &conn.socket {
+                let outcome = Outcome::Broken;
+                slice.push(Outgoing { slot: *slot, socket: socket.as_raw_fd(), view, outcome });
             }
-            self.counters.sends_total.add(1);
         }
-        let whole = bytes.len();
+        match self.outlet.run(block, &mut slice) {
+            Ok(calls) => self.counters.send_calls_total.add(calls),
+            Err(error) => self.broken = Some(error),
+        }
+        self.counters.sends_total.add(slice.len() as u64);
+        for outgoing in slice.drain(..) {
+            match outgoing.outcome {
+                Outcome::Taken(sent) => self.delivered(outgoing.slot, block, outgoing.view, sent),
+                Outcome::NoMemory => {
+                    self.delivered(outgoing.slot, block, outgoing.view, 0);
+                    self.try_again(outgoing.slot);
+                }
+                Outcome::Broken => self.close_later(outgoing.slot, CloseReason::PeerReset),
+            }
+        }
+        self.outgoing = slice;
+    }
+
+    /// Counts a block as delivered, and owes what the socket did not take of it.
+    fn delivered(&mut self, slot: u32, block: &Block, view: View, sent: usize) {
+        let Some(whole) = block.view(view).map(<[u8]>::len) else { return };
         self.counters.delivered_packets_total.add(u64::from(block.count()));
         self.counters.delivered_bytes_total.add(whole as u64);
         if sent < whole
@@ -162,16 +168,21 @@ impl Shard {
     /// Sends bytes that are whole on the stream, ahead of data that the connection is owed.
     pub(crate) fn send_control(&mut self, slot: u32, bytes: &[u8]) {
         let Some(conn) = self.connections.get(slot) else { return };
-        let mut sent = 0;
-        if conn.debt == NONE {
-            match offer(conn, bytes) {
-                Ok(taken) => sent = taken,
-                Err(_) => return self.close_later(slot, CloseReason::PeerReset),
-            }
-        }
+        let outcome = match &conn.socket {
+            Some(socket) if conn.debt == NONE => offer(socket, bytes),
+            _ => Outcome::Taken(0),
+        };
+        let sent = match outcome {
+            Outcome::Taken(sent) => sent,
+            Outcome::NoMemory => 0,
+            Outcome::Broken => return self.close_later(slot, CloseReason::PeerReset),
+        };
         if sent < bytes.len() {
             let rest = Bytes::copy_from_slice(&bytes[sent..]);
             self.owe(slot, Owed { bytes: rest, packets: 0, since: self.now, control: true }, sent > 0);
+        }
+        if outcome == Outcome::NoMemory {
+            self.try_again(slot);
         }
     }
 
@@ -186,19 +197,25 @@ impl Shard {
         let Some(conn) = self.connections.get(slot) else { return };
         let index = conn.debt;
         let Some(debt) = self.debts.get_mut(index) else { return };
+        let Some(socket) = &conn.socket else { return };
         let before = debt.bytes;
+        debt.no_event_comes = false;
         let mut broken = false;
         while let Some(first) = debt.queue.front() {
-            match offer(conn, &first.bytes) {
-                Ok(0) => break,
-                Ok(sent) => {
+            match offer(socket, &first.bytes) {
+                Outcome::Taken(0) => break,
+                Outcome::Taken(sent) => {
                     let partly = sent < first.bytes.len();
                     debt.settle(sent);
                     if partly {
                         break;
                     }
                 }
-                Err(_) => {
+                Outcome::NoMemory => {
+                    debt.no_event_comes = true;
+                    break;
+                }
+                Outcome::Broken => {
                     broken = true;
                     break;
                 }
@@ -212,6 +229,14 @@ impl Shard {
         } else if paid {
             self.debts.give_back(index, Debt::cleared);
             self.connections[slot].debt = NONE;
+        }
+    }
+
+    /// Has the next tick pay, because no event will.
+    fn try_again(&mut self, slot: u32) {
+        let index = self.connections[slot].debt;
+        if let Some(debt) = self.debts.get_mut(index) {
+            debt.no_event_comes = true;
         }
     }
 
@@ -247,12 +272,7 @@ impl Shard {
 const MAX_REPLY_BODY_BYTES: usize = 1024;
 
 fn view_of(conn: &Conn) -> View {
-    match (conn.manner.websocket, conn.manner.bilibili) {
-        (false, false) => View::Goim,
-        (true, false) => View::GoimWebSocket,
-        (false, true) => View::Bilibili,
-        (true, true) => View::BilibiliWebSocket,
-    }
+    View { format: conn.manner.format, websocket: conn.manner.websocket }
 }
 
 #[cfg(test)]

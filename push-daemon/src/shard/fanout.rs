@@ -7,13 +7,13 @@
 //! It does not build what a client gets (`block`) nor deal with sockets that are full (`egress`).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use wire::key::Place;
 
 use super::Shard;
 use super::clock::Tick;
 use super::order::{Delivery, OperationRun};
+use super::rooms::{Begin, Turn};
 use crate::block::Block;
 
 /// Passing over a connection that does not accept the operation costs about this part of a send.
@@ -26,6 +26,13 @@ pub(crate) enum Round {
     Room(u32),
     /// Over all connections.
     Everyone,
+}
+
+/// Rooms whose merge window is open, all of one length, so that the first to open is the first to close. There are as
+/// many of these as the settings name lengths.
+pub(crate) struct Windows {
+    length_ms: u32,
+    open: VecDeque<(Tick, u32)>,
 }
 
 /// Packets for all connections: those under way, and those that wait for their turn.
@@ -66,10 +73,11 @@ impl Shard {
     pub(crate) fn begin(&mut self, delivery: &Delivery) {
         match delivery {
             Delivery::Room(name, run) => {
-                if let Some(room) = self.rooms.find(name)
-                    && self.rooms.push(room, run.clone())
-                {
-                    self.rounds.push_back(Round::Room(room));
+                let Some(room) = self.rooms.find(name) else { return };
+                match self.rooms.push(room, run.clone()) {
+                    Some(Begin::Now) => self.rounds.push_back(Round::Room(room)),
+                    Some(Begin::After(window_ms)) => self.open_window(room, window_ms),
+                    None => {}
                 }
             }
             Delivery::All(speed, runs) => {
@@ -82,44 +90,43 @@ impl Shard {
                     self.rounds.push_back(Round::Everyone);
                 }
             }
-            Delivery::Mids(mids, runs) => {
-                let mut slots = std::mem::take(&mut self.due);
+            Delivery::Mids(mids, runs) => self.deliver_to(runs, |shard, slots| {
                 for mid in mids {
-                    self.mids.find(&self.connections, *mid, &mut slots);
+                    shard.mids.find(&shard.connections, *mid, slots);
                 }
-                self.deliver_to(&mut slots, runs);
-                slots.clear();
-                self.due = slots;
-            }
-            Delivery::OwnKeys(keys, runs) => {
-                let mut slots: Vec<u32> = keys.iter().filter_map(|key| self.own_keys.find(key)).collect();
-                self.deliver_to(&mut slots, runs);
-            }
+            }),
+            Delivery::OwnKeys(keys, runs) => self.deliver_to(runs, |shard, slots| {
+                slots.extend(keys.iter().filter_map(|key| shard.own_keys.find(key)));
+            }),
         }
     }
 
     /// Delivers to the connections that are still at these places.
-    pub(crate) fn deliver_to_places(&mut self, places: &[Place], runs: &Arc<[OperationRun]>) {
-        let mut slots: Vec<u32> = places.iter().filter_map(|place| self.slot_of(place)).collect();
-        self.deliver_to(&mut slots, runs);
+    pub(crate) fn deliver_to_places(&mut self, places: &[Place], runs: &[OperationRun]) {
+        self.deliver_to(runs, |shard, slots| slots.extend(places.iter().filter_map(|place| shard.slot_of(place))));
     }
 
-    fn deliver_to(&mut self, slots: &mut Vec<u32>, runs: &[OperationRun]) {
-        if slots.is_empty() {
-            return;
-        }
+    /// Delivers each run to those of the connections that `find` gives which accept its operation.
+    fn deliver_to(&mut self, runs: &[OperationRun], find: impl FnOnce(&Self, &mut Vec<u32>)) {
+        let mut slots = std::mem::take(&mut self.named);
+        let mut due = std::mem::take(&mut self.due);
+        find(self, &mut slots);
         // A publisher may name a client twice.
         slots.sort_unstable();
         slots.dedup();
-        let bilibili = slots.iter().any(|slot| self.connections[*slot].manner.bilibili);
+        let formats = slots.iter().map(|slot| self.connections[*slot].manner.format).collect();
         for run in runs {
-            let block = self.blocks.build(std::iter::once(&run.run), bilibili);
-            for slot in slots.iter() {
-                if self.accepts.accepts(self.connections[*slot].accepts, run.operation) {
-                    self.deliver(*slot, &block);
-                }
+            due.extend(
+                slots.iter().filter(|slot| self.accepts.accepts(self.connections[**slot].accepts, run.operation)),
+            );
+            if !due.is_empty() {
+                let block = self.blocks.build(std::iter::once(&run.run), formats);
+                self.deliver(&due, &block);
+                due.clear();
             }
         }
+        slots.clear();
+        (self.named, self.due) = (slots, due);
     }
 
     /// Serves the rounds under way, in turn, until `budget` connections were served or all have waited for time.
@@ -161,16 +168,47 @@ impl Shard {
     fn serve_room(&mut self, room: u32, most: usize) -> (usize, bool) {
         let mut due = std::mem::take(&mut self.due);
         let blocks = &self.blocks;
-        let build = |runs: &[_], bilibili| blocks.build(runs.iter(), bilibili);
-        let block = self.rooms.next_due(room, most, self.block_bytes, build, &mut due);
+        let build = |runs: &[_], formats| blocks.build(runs.iter(), formats);
+        let turn = self.rooms.next_turn(room, most, self.block_bytes, build, &mut due);
         let served = due.len();
-        if let Some(block) = &block {
-            for slot in due.drain(..) {
-                self.deliver(slot, block);
+        let goes_on = match &turn {
+            Turn::Send(block) => {
+                self.deliver(&due, block);
+                true
+            }
+            Turn::Wait(window_ms) => {
+                self.open_window(room, *window_ms);
+                false
+            }
+            Turn::Over => false,
+        };
+        due.clear();
+        self.due = due;
+        (served, goes_on)
+    }
+
+    fn open_window(&mut self, room: u32, window_ms: u32) {
+        let due = self.now.after(window_ms);
+        match self.windows.iter_mut().find(|windows| windows.length_ms == window_ms) {
+            Some(windows) => windows.open.push_back((due, room)),
+            None => self.windows.push(Windows { length_ms: window_ms, open: [(due, room)].into() }),
+        }
+    }
+
+    /// Puts rooms whose merge window is over among those that are served.
+    pub(crate) fn close_windows(&mut self) {
+        for windows in &mut self.windows {
+            while let Some((_, room)) = windows.open.pop_front_if(|(due, _)| due.is_due(self.now)) {
+                if self.rooms.close_window(room) {
+                    self.rounds.push_back(Round::Room(room));
+                }
             }
         }
-        self.due = due;
-        (served, block.is_some())
+    }
+
+    /// Milliseconds until the next window is over.
+    pub(crate) fn next_window_ms(&self) -> Option<u32> {
+        self.windows.iter().filter_map(|windows| windows.open.front()).map(|(due, _)| due.since(self.now)).min()
     }
 
     fn serve_everyone(&mut self, most: usize) -> (usize, bool) {
@@ -183,6 +221,7 @@ impl Shard {
         };
         let allowed = walk.allowance(self.now, self.everyone_is_crowded());
         let mut served = 0;
+        let mut due = std::mem::take(&mut self.due);
         let first = walk.next;
         let scan_end = walk.end.min(first.saturating_add((most * SCANS_PER_SEND) as u32));
         while walk.next < scan_end && served < most && (served as u64) < allowed {
@@ -190,10 +229,13 @@ impl Shard {
             walk.next += 1;
             let accepts = self.connections.get(slot).map(|conn| conn.accepts);
             if accepts.is_some_and(|accepts| self.accepts.accepts(accepts, walk.operation)) {
-                self.deliver(slot, &walk.block);
+                due.push(slot);
                 served += 1;
             }
         }
+        self.deliver(&due, &walk.block);
+        due.clear();
+        self.due = due;
         walk.served += served as u64;
         let (walk_next, ended) = (walk.next, walk.next == walk.end);
         if !ended {
@@ -217,7 +259,8 @@ impl Shard {
             runs.push(next.run);
         }
         everyone.backlog_bytes -= bytes;
-        let block = self.blocks.build(runs.iter(), self.bilibili_joined > 0);
+        let formats = self.formats();
+        let block = self.blocks.build(runs.iter(), formats);
         Some(Walk { block, operation, next: 0, end: self.connections.end(), speed, began: self.now, served: 0 })
     }
 }

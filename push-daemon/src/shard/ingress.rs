@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use wire::auth::AuthBody;
 use wire::goim::{HEADER_BYTES, Header, MAX_BODY_BYTES, Packet, Packets, parse};
+use wire::trunk::Dialect;
 use wire::websocket::frame::{put_close, put_frame};
 use wire::websocket::handshake::{self, MAX_HEAD_BYTES};
 use wire::websocket::{CloseCode, Event, Fragments, Limits, MessageKind, Opcode};
@@ -19,6 +20,7 @@ use super::clock::Tick;
 use super::conn::{NONE, Phase};
 use super::news::News;
 use super::reason::CloseReason;
+use crate::block::Format;
 
 /// The path of the WebSocket endpoint.
 const WEBSOCKET_PATH: &str = "/sub";
@@ -320,7 +322,12 @@ impl Shard {
         let platform = self.platforms.number(&body.platform);
         let conn = &mut self.connections[slot];
         conn.platform = platform;
-        conn.manner.bilibili = body.dialect == wire::trunk::Dialect::Bilibili;
+        conn.manner.format = match (body.dialect, body.protover) {
+            (Dialect::Goim, _) => Format::Goim,
+            (Dialect::Bilibili, 3..) => Format::Brotli,
+            (Dialect::Bilibili, 2) => Format::Zlib,
+            (Dialect::Bilibili, _) => Format::Bilibili,
+        };
         conn.phase = Phase::Authenticating;
         let news = News::Auth { place: self.place(slot), body, cookie, address: self.address(slot) };
         if !self.news.tell(news) {

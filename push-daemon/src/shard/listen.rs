@@ -117,7 +117,7 @@ impl Shard {
         self.counters.accepted_total.add(1);
         let descriptor = socket.as_raw_fd();
         // The caller saw that there is room.
-        let Ok(slot) = self.connections.insert(socket, Manner { websocket, bilibili: false }, self.now) else {
+        let Ok(slot) = self.connections.insert(socket, Manner::new(websocket), self.now) else {
             return false;
         };
         self.websocket_connections += u32::from(websocket);

@@ -28,6 +28,7 @@ impl Shard {
         self.end_overdue_handshakes();
         self.end_lingering();
         self.end_slow_packets();
+        self.pay_without_event();
         self.end_old_debts();
         self.sweep(elapsed);
     }
@@ -79,6 +80,14 @@ impl Shard {
         let slow: Vec<u32> = slow.map(|input| input.slot).collect();
         for slot in slow {
             self.part(slot, CloseReason::SlowPacket, None);
+        }
+    }
+
+    /// Pays debts that the kernel had no memory for.
+    fn pay_without_event(&mut self) {
+        let waiting: Vec<u32> = self.debts.iter().filter(|debt| debt.no_event_comes).map(|debt| debt.slot).collect();
+        for slot in waiting {
+            self.pay(slot);
         }
     }
 

@@ -100,7 +100,7 @@ mod tests {
             let mut model = BTreeMap::<i64, BTreeSet<u32>>::new();
             for (comes, mid) in steps {
                 if comes {
-                    let manner = Manner { websocket: false, bilibili: false };
+                    let manner = Manner::new(false);
                     let slot = connections.insert(socket.try_clone().unwrap().into(), manner, Tick(0)).unwrap();
                     connections[slot].mid = mid;
                     mids.insert(&mut connections, slot);

@@ -7,8 +7,9 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `fanout` one block to many · `egress` what a slow socket
-//! still owes · `liveness` who fell silent · `order`, `news` orders in and news out · `counters`, `reason` what is counted
+//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `fanout` one block to many · `send`,
+//! `ring` how bytes reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`,
+//! `news` orders in and news out · `counters`, `reason` what is counted
 
 mod accepts;
 mod clock;
@@ -26,7 +27,9 @@ mod own_keys;
 mod platforms;
 pub mod reason;
 mod requests;
+mod ring;
 mod rooms;
+mod send;
 mod session;
 mod spawn;
 
@@ -44,7 +47,7 @@ use clock::Tick;
 use conn::{Connections, Side};
 use counters::Counters;
 use egress::Debt;
-use fanout::{Everyone, Round};
+use fanout::{Everyone, Round, Windows};
 use ingress::Input;
 use listen::Listener;
 use mids::Mids;
@@ -53,10 +56,12 @@ use order::{Order, ShardHandle};
 use own_keys::OwnKeys;
 use platforms::Platforms;
 use reason::CloseReason;
+pub use rooms::MergeWindows;
 use rooms::Rooms;
+use send::{Outgoing, Outlet};
 pub use spawn::{Running, ShardSettings, Start, spawn};
 
-use crate::block::BlockPool;
+use crate::block::{BlockPool, Format, Formats};
 use crate::config::Limits;
 
 /// The waker's token. Connections have their slot and generation.
@@ -97,17 +102,26 @@ pub struct Shard {
     unread: Vec<Place>,
     rounds: VecDeque<Round>,
     everyone: Everyone,
+    windows: Vec<Windows>,
     closing: Vec<(Place, CloseReason)>,
     blocks: BlockPool,
+    outlet: Outlet,
+    /// The sends of the slice under way; kept for its memory.
+    outgoing: Vec<Outgoing>,
+    /// Why the shard cannot go on.
+    broken: Option<io::Error>,
     /// Slots that a slice serves; kept for its memory.
     due: Vec<u32>,
+    /// Slots that a push names; kept for its memory.
+    named: Vec<u32>,
     scratch: Vec<u8>,
     reply_buffer: Vec<u8>,
     handle: ShardHandle,
     news: NewsDesk,
     counters: Arc<Counters>,
     joined: u32,
-    bilibili_joined: u32,
+    /// Clients that are in, by the number of their format.
+    joined_by_format: [u32; Format::ALL.len()],
     websocket_connections: u32,
     epoch: Instant,
     now: Tick,
@@ -166,12 +180,16 @@ impl Shard {
             if !self.take_orders() {
                 return Ok(());
             }
+            self.close_windows();
             self.serve_rounds(self.turn_sends);
             self.go_on_with_resync();
             self.drain();
             self.tick();
             self.close_gathered();
             self.publish(began);
+            if let Some(error) = self.broken.take() {
+                return Err(error);
+            }
         }
     }
 
@@ -269,6 +287,11 @@ impl Shard {
         self.draining = Some(drain);
     }
 
+    /// The formats that clients of this shard take.
+    fn formats(&self) -> Formats {
+        Format::ALL.into_iter().filter(|format| self.joined_by_format[*format as usize] > 0).collect()
+    }
+
     fn has_work(&self) -> bool {
         !self.unread.is_empty()
             || !self.closing.is_empty()
@@ -289,11 +312,14 @@ impl Shard {
             || self.accept_again.is_some();
         let paced = self.rounds.contains(&Round::Everyone);
         let longest = (self.limits.heartbeat_timeout_ms.get() / 8).clamp(u64::from(liveness::TICK_MS), MAX_SLEEP_MS);
-        Duration::from_millis(match (paced, timers) {
+        let tick = match (paced, timers) {
             (true, _) => 10,
             (false, true) => u64::from(liveness::TICK_MS),
             (false, false) => longest,
-        })
+        };
+        // A window that closes within this millisecond is due in the next.
+        let window = self.next_window_ms().map_or(u64::MAX, |ms| u64::from(ms.max(1)));
+        Duration::from_millis(tick.min(window))
     }
 
     fn publish(&self, began: Instant) {
@@ -304,6 +330,8 @@ impl Shard {
         counters.rooms.set(self.rooms.len() as u64);
         counters.owed_bytes.set(self.owed_bytes as u64);
         counters.debtors.set(self.debts.in_use() as u64);
+        counters.zlib_clients.set(u64::from(self.joined_by_format[Format::Zlib as usize]));
+        counters.brotli_clients.set(u64::from(self.joined_by_format[Format::Brotli as usize]));
         counters.turns_total.add(1);
         counters.busy_ns_total.add(began.elapsed().as_nanos() as u64);
     }

@@ -73,7 +73,7 @@ impl Shard {
             return Ok(None);
         }
         let text = std::str::from_utf8(body).map_err(|_| (-400, "the room is not UTF-8".to_owned()))?;
-        let room = if self.connections[slot].manner.bilibili && !text.contains("://") {
+        let room = if self.connections[slot].manner.is_bilibili() && !text.contains("://") {
             RoomId::new(&self.bilibili_room_type, text)
         } else {
             RoomId::parse(text)

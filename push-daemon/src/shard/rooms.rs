@@ -10,33 +10,72 @@
 //!
 //! It does not send: `fanout` asks for the next members and does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
 use super::conn::{NONE, Side};
-use crate::block::{Block, Run};
+use crate::block::{Block, Format, Formats, Run};
+
+/// How long messages of a room wait for others, by the type of the room.
+#[derive(Debug, Clone, Default)]
+pub struct MergeWindows {
+    /// For types that are not named, in milliseconds.
+    pub default_ms: u32,
+    /// Milliseconds by type: what stands before `://`.
+    pub by_type: BTreeMap<String, u32>,
+}
+
+impl MergeWindows {
+    fn of(&self, room: &str) -> u32 {
+        let kind = room.split_once("://").map_or(room, |(kind, _)| kind);
+        self.by_type.get(kind).copied().unwrap_or(self.default_ms)
+    }
+}
 
 /// A room that has members on this shard.
 pub(crate) struct Room {
     pub(crate) name: Box<str>,
     /// Slots. Invariant: `connections[members[i]].room_at == i`.
     members: Vec<u32>,
-    /// Members that need the Bilibili views.
-    pub(crate) bilibili_members: u32,
+    /// Members by the number of their format.
+    by_format: [u32; Format::ALL.len()],
     /// People in the room over all edges as the tier last said, 0 before it did.
     pub(crate) online_everywhere: u32,
     /// Index of what is under way for the room, or `NONE`.
     activity: u32,
+    /// How long a message waits for others, in milliseconds; 0 sends it at once.
+    merge_ms: u32,
 }
 
 /// What a room has to send.
 #[derive(Default)]
 pub(crate) struct Activity {
     round: Option<Round>,
-    /// Runs that came while the round was under way; they ride in the next block.
+    /// Runs that came while the round was under way, or whose merge window is open; they ride in the next block.
     backlog: VecDeque<Run>,
+    /// Runs at the front of the backlog whose window has closed. Invariant: at most `backlog.len()`.
+    ready: usize,
+}
+
+/// When a room that was idle is to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// In the next slice.
+    Now,
+    /// After its merge window of this many milliseconds; [`Rooms::close_window`] ends it.
+    After(u32),
+}
+
+/// What a room has to send now.
+pub(crate) enum Turn {
+    /// This block, to the members that were named.
+    Send(Block),
+    /// What came since has to wait for its merge window of this many milliseconds; [`Rooms::close_window`] ends it.
+    Wait(u32),
+    /// Nothing more.
+    Over,
 }
 
 struct Round {
@@ -49,6 +88,7 @@ struct Round {
 
 /// The rooms of one shard.
 pub(crate) struct Rooms {
+    windows: MergeWindows,
     rooms: Vec<Room>,
     free: Vec<u32>,
     by_name: HashTable<u32>,
@@ -59,8 +99,10 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
-    pub(crate) fn new() -> Self {
+    /// No rooms; new ones get their merge window from `windows`.
+    pub(crate) fn new(windows: MergeWindows) -> Self {
         Self {
+            windows,
             rooms: Vec::new(),
             free: Vec::new(),
             by_name: HashTable::new(),
@@ -89,19 +131,19 @@ impl Rooms {
     }
 
     /// Adds `slot` to the room `name`, which comes to be when it is new here. Gives the room and the position.
-    pub(crate) fn join(&mut self, name: &str, slot: u32, bilibili: bool) -> (u32, u32) {
+    pub(crate) fn join(&mut self, name: &str, slot: u32, format: Format) -> (u32, u32) {
         let room = self.find(name).unwrap_or_else(|| self.create(name));
         let entry = &mut self.rooms[room as usize];
         entry.members.push(slot);
-        entry.bilibili_members += u32::from(bilibili);
+        entry.by_format[format as usize] += 1;
         (room, entry.members.len() as u32 - 1)
     }
 
     /// Takes the member at position `at` out. `moved` hears of each member whose position changed.
     /// A room without members is gone, with whatever it had to send.
-    pub(crate) fn leave(&mut self, room: u32, at: u32, bilibili: bool, mut moved: impl FnMut(u32, u32)) {
+    pub(crate) fn leave(&mut self, room: u32, at: u32, format: Format, mut moved: impl FnMut(u32, u32)) {
         let entry = &mut self.rooms[room as usize];
-        entry.bilibili_members -= u32::from(bilibili);
+        entry.by_format[format as usize] -= 1;
         let mut hole = at;
         let mut fill = |members: &mut Vec<u32>, hole: u32, with: u32| {
             if hole != with {
@@ -128,53 +170,71 @@ impl Rooms {
         }
     }
 
-    /// Puts `run` behind what the room still has to send. True when nothing was under way, so that the
-    /// room has to be put among those that `fanout` serves.
-    pub(crate) fn push(&mut self, room: u32, run: Run) -> bool {
+    /// Puts `run` behind what the room still has to send. Says when the room is to be served if nothing was under way.
+    pub(crate) fn push(&mut self, room: u32, run: Run) -> Option<Begin> {
         let entry = &mut self.rooms[room as usize];
         let idle = entry.activity == NONE;
         if idle {
             entry.activity = self.activities.take();
         }
         self.backlog_bytes += run.packets.len();
-        if let Some(activity) = self.activities.get_mut(entry.activity) {
-            activity.backlog.push_back(run);
+        let activity = self.activities.get_mut(entry.activity)?;
+        activity.backlog.push_back(run);
+        if entry.merge_ms == 0 {
+            activity.ready = activity.backlog.len();
         }
-        idle
+        match (idle, entry.merge_ms) {
+            (false, _) => None,
+            (true, 0) => Some(Begin::Now),
+            (true, window) => Some(Begin::After(window)),
+        }
     }
 
-    /// The block under way and up to `most` members that are due it, whose turn this call is. Starts a round
-    /// from the backlog, at most `block_bytes` of it, when none is under way. `None`: the room has nothing more to send.
-    pub(crate) fn next_due(
+    /// The room's merge window is over: what has come goes. False when the room has nothing (any more).
+    pub(crate) fn close_window(&mut self, room: u32) -> bool {
+        let Some(entry) = self.rooms.get(room as usize) else { return false };
+        let Some(activity) = self.activities.get_mut(entry.activity) else { return false };
+        activity.ready = activity.backlog.len();
+        activity.ready > 0
+    }
+
+    /// What the room has to send, and in `due` up to `most` members that are due it, whose turn this call is. Starts a
+    /// round from the backlog, at most `block_bytes` of it, when none is under way.
+    pub(crate) fn next_turn(
         &mut self,
         room: u32,
         most: usize,
         block_bytes: usize,
-        build: impl FnOnce(&[Run], bool) -> Block,
+        build: impl FnOnce(&[Run], Formats) -> Block,
         due: &mut Vec<u32>,
-    ) -> Option<Block> {
-        let entry = self.rooms.get_mut(room as usize)?;
-        let activity = self.activities.get_mut(entry.activity)?;
+    ) -> Turn {
+        let Some(entry) = self.rooms.get_mut(room as usize) else { return Turn::Over };
+        let Some(activity) = self.activities.get_mut(entry.activity) else { return Turn::Over };
         if activity.round.as_ref().is_none_or(|round| round.next == round.end) {
             activity.round = None;
-            let count = fitting(&activity.backlog, block_bytes);
-            if count == 0 {
+            if activity.backlog.is_empty() {
                 self.activities.give_back(entry.activity, |activity| activity);
                 entry.activity = NONE;
-                return None;
+                return Turn::Over;
             }
-            let runs = &activity.backlog.make_contiguous()[..count];
-            let bytes: usize = runs.iter().map(|run| run.packets.len()).sum();
-            let block = build(runs, entry.bilibili_members > 0);
+            if activity.ready == 0 {
+                return Turn::Wait(entry.merge_ms);
+            }
+            let runs = &activity.backlog.make_contiguous()[..activity.ready];
+            let runs = &runs[..fitting(runs, block_bytes)];
+            let (count, bytes) = (runs.len(), runs.iter().map(|run| run.packets.len()).sum::<usize>());
+            let formats = Format::ALL.into_iter().filter(|format| entry.by_format[*format as usize] > 0).collect();
+            let block = build(runs, formats);
             self.backlog_bytes -= bytes;
             activity.backlog.drain(..count);
+            activity.ready -= count;
             activity.round = Some(Round { block, next: 0, end: entry.members.len() as u32 });
         }
-        let round = activity.round.as_mut()?;
+        let Some(round) = activity.round.as_mut() else { return Turn::Over };
         let upto = round.end.min(round.next.saturating_add(most as u32));
         due.extend_from_slice(&entry.members[round.next as usize..upto as usize]);
         round.next = upto;
-        Some(round.block.clone())
+        Turn::Send(round.block.clone())
     }
 
     /// The tier's count of people in a room.
@@ -185,8 +245,14 @@ impl Rooms {
     }
 
     fn create(&mut self, name: &str) -> u32 {
-        let room =
-            Room { name: name.into(), members: Vec::new(), bilibili_members: 0, online_everywhere: 0, activity: NONE };
+        let room = Room {
+            name: name.into(),
+            members: Vec::new(),
+            by_format: [0; Format::ALL.len()],
+            online_everywhere: 0,
+            activity: NONE,
+            merge_ms: self.windows.of(name),
+        };
         let index = match self.free.pop() {
             Some(index) => {
                 self.rooms[index as usize] = room;
@@ -215,6 +281,7 @@ impl Rooms {
         self.activities.give_back(activity, |mut activity| {
             *unsent -= activity.backlog.iter().map(|run| run.packets.len()).sum::<usize>();
             activity.backlog.clear();
+            activity.ready = 0;
             activity.round = None;
             activity
         });
@@ -235,7 +302,7 @@ impl Room {
 }
 
 /// How many runs of the backlog fit into one block; at least one if there is one.
-fn fitting(backlog: &VecDeque<Run>, block_bytes: usize) -> usize {
+fn fitting(backlog: &[Run], block_bytes: usize) -> usize {
     let mut bytes = 0;
     let fit = backlog
         .iter()
@@ -249,7 +316,7 @@ fn fitting(backlog: &VecDeque<Run>, block_bytes: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -259,7 +326,7 @@ mod tests {
     fn run(body: &str) -> Run {
         let mut packets = Vec::new();
         wire::goim::Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
-        Run { packets: packets.into(), count: 1 }
+        Run { packets: packets.into(), count: 1, compressed: crate::compress::Compressed::default() }
     }
 
     struct World {
@@ -271,11 +338,16 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            Self { rooms: Rooms::new(), pool: BlockPool::new(), at: BTreeMap::new() }
+            Self::with_window(0)
+        }
+
+        fn with_window(default_ms: u32) -> Self {
+            let windows = MergeWindows { default_ms, ..MergeWindows::default() };
+            Self { rooms: Rooms::new(windows), pool: BlockPool::new(), at: BTreeMap::new() }
         }
 
         fn join(&mut self, slot: u32) -> u32 {
-            let (room, at) = self.rooms.join("live://1", slot, false);
+            let (room, at) = self.rooms.join("live://1", slot, Format::Goim);
             self.at.insert(slot, at);
             room
         }
@@ -283,7 +355,7 @@ mod tests {
         fn leave(&mut self, room: u32, slot: u32) {
             let at = self.at.remove(&slot).unwrap();
             let positions = &mut self.at;
-            self.rooms.leave(room, at, false, |slot, at| {
+            self.rooms.leave(room, at, Format::Goim, |slot, at| {
                 positions.insert(slot, at);
             });
         }
@@ -291,8 +363,10 @@ mod tests {
         fn slice(&mut self, room: u32, most: usize) -> Option<(u32, Vec<u32>)> {
             let mut due = Vec::new();
             let pool = &self.pool;
-            let block = self.rooms.next_due(room, most, 1 << 20, |runs, b| pool.build(runs.iter(), b), &mut due)?;
-            Some((block.count(), due))
+            match self.rooms.next_turn(room, most, 1 << 20, |runs, b| pool.build(runs.iter(), b), &mut due) {
+                Turn::Send(block) => Some((block.count(), due)),
+                Turn::Wait(_) | Turn::Over => None,
+            }
         }
     }
 
@@ -301,14 +375,38 @@ mod tests {
         let mut world = World::new();
         let room = world.join(0);
         world.join(1);
-        assert!(world.rooms.push(room, run("a")), "idle before");
+        assert_eq!(world.rooms.push(room, run("a")), Some(Begin::Now), "idle before");
         assert_eq!(world.slice(room, 1), Some((1, vec![0])));
-        assert!(!world.rooms.push(room, run("b")) && !world.rooms.push(room, run("c")));
+        assert_eq!((world.rooms.push(room, run("b")), world.rooms.push(room, run("c"))), (None, None));
         assert_eq!(world.slice(room, 9), Some((1, vec![1])));
         assert_eq!(world.slice(room, 9), Some((2, vec![0, 1])), "b and c in one block");
         assert_eq!(world.rooms.backlog_bytes(), 0);
         assert_eq!(world.slice(room, 9), None);
-        assert!(world.rooms.push(room, run("d")), "idle again");
+        assert_eq!(world.rooms.push(room, run("d")), Some(Begin::Now), "idle again");
+    }
+
+    #[test]
+    fn what_comes_within_a_merge_window_goes_together() {
+        let mut world = World::with_window(100);
+        let room = world.join(0);
+        assert_eq!(world.rooms.push(room, run("a")), Some(Begin::After(100)));
+        assert_eq!(world.rooms.push(room, run("b")), None);
+        assert_eq!(world.slice(room, 9), None, "the window is open");
+        assert!(world.rooms.close_window(room));
+        assert_eq!(world.slice(room, 9), Some((2, vec![0])));
+        world.rooms.push(room, run("c"));
+        let over = |_: &[Run], _: Formats| unreachable!("nothing is ready");
+        assert!(matches!(world.rooms.next_turn(room, 9, 100, over, &mut Vec::new()), Turn::Wait(100)));
+        assert!(world.rooms.close_window(room));
+        assert_eq!(world.slice(room, 9), Some((1, vec![0])));
+        assert_eq!(world.slice(room, 9), None);
+        assert!(!world.rooms.close_window(room), "nothing is under way any more");
+    }
+
+    #[test]
+    fn windows_go_by_the_type_of_the_room() {
+        let windows = MergeWindows { default_ms: 5, by_type: [("live".to_owned(), 100)].into() };
+        assert_eq!((windows.of("live://1"), windows.of("quiz://1")), (100, 5));
     }
 
     #[test]
@@ -324,12 +422,12 @@ mod tests {
 
     #[test]
     fn a_block_takes_what_fits_and_at_least_one_run() {
-        let backlog: VecDeque<Run> = [run("aaaa"), run("bbbb"), run("cccc")].into();
+        let backlog = [run("aaaa"), run("bbbb"), run("cccc")];
         let rows = [(0, 1), (20, 1), (39, 1), (40, 2), (1000, 3)];
         for (block_bytes, expected) in rows {
             assert_eq!(fitting(&backlog, block_bytes), expected, "{block_bytes} bytes");
         }
-        assert_eq!(fitting(&VecDeque::new(), 100), 0);
+        assert_eq!(fitting(&[], 100), 0);
     }
 
     #[derive(Debug, Clone)]

@@ -52,7 +52,7 @@ impl Shard {
         conn.accepts = accepts;
         let manner = conn.manner;
         self.joined += 1;
-        self.bilibili_joined += u32::from(manner.bilibili);
+        self.joined_by_format[manner.format as usize] += 1;
         self.mids.insert(&mut self.connections, slot);
         if let Some(key) = &admitted.key {
             self.connections[slot].own_key = true;
@@ -65,7 +65,7 @@ impl Shard {
         if let Some(room) = &admitted.room {
             self.join_room(slot, room);
         }
-        let body: &[u8] = if manner.bilibili { br#"{"code":0}"# } else { b"" };
+        let body: &[u8] = if manner.is_bilibili() { br#"{"code":0}"# } else { b"" };
         self.reply(slot, reply_header(manner, header, op::AUTH_REPLY), body);
         self.tell_session(News::Joined {
             place: self.place(slot),
@@ -105,7 +105,7 @@ impl Shard {
         let header = Header { operation: op::SEND_MESSAGE_REPLY, ..header };
         match refusal {
             // Operation 5 is a message to Bilibili's clients, and those are JSON with a `cmd`.
-            _ if manner.bilibili => {
+            _ if manner.is_bilibili() => {
                 let (code, message) = refusal.map_or((0, ""), |refusal| (refusal.code, &*refusal.reason));
                 let message = shortened(message);
                 let body = json!({ "cmd": "SEND_MESSAGE_REPLY", "code": code, "message": message }).to_string();
@@ -135,8 +135,8 @@ impl Shard {
     }
 
     fn join_room(&mut self, slot: u32, name: &str) {
-        let bilibili = self.connections[slot].manner.bilibili;
-        let (room, at) = self.rooms.join(name, slot, bilibili);
+        let format = self.connections[slot].manner.format;
+        let (room, at) = self.rooms.join(name, slot, format);
         let conn = &mut self.connections[slot];
         (conn.room, conn.room_at) = (room, at);
     }
@@ -145,9 +145,9 @@ impl Shard {
         let conn = &mut self.connections[slot];
         let room = std::mem::replace(&mut conn.room, NONE);
         if room != NONE {
-            let (at, bilibili) = (conn.room_at, conn.manner.bilibili);
+            let (at, format) = (conn.room_at, conn.manner.format);
             let connections = &mut self.connections;
-            self.rooms.leave(room, at, bilibili, |slot, at| connections[slot].room_at = at);
+            self.rooms.leave(room, at, format, |slot, at| connections[slot].room_at = at);
         }
     }
 
@@ -211,7 +211,7 @@ impl Shard {
         let conn = &mut self.connections[slot];
         let accepts = std::mem::take(&mut conn.accepts);
         self.joined -= 1;
-        self.bilibili_joined -= u32::from(conn.manner.bilibili);
+        self.joined_by_format[conn.manner.format as usize] -= 1;
         if std::mem::take(&mut conn.confined) {
             self.confined.remove(&slot);
         }
@@ -299,6 +299,6 @@ fn shortened(reason: &str) -> Cow<'_, str> {
 
 /// The header of a reply: the request's, but Bilibili's clients expect version 1.
 pub(crate) fn reply_header(manner: Manner, request: Header, operation: i32) -> Header {
-    let version = if manner.bilibili { 1 } else { request.version };
+    let version = if manner.is_bilibili() { 1 } else { request.version };
     Header { version, operation, sequence: request.sequence }
 }

@@ -25,10 +25,11 @@ use super::news::NewsDesk;
 use super::order::ShardHandle;
 use super::own_keys::OwnKeys;
 use super::platforms::Platforms;
-use super::rooms::Rooms;
+use super::rooms::{MergeWindows, Rooms};
+use super::send::{Outlet, RING_ENTRIES};
 use super::{Shard, WAKER_TOKEN};
-use crate::block::BlockPool;
-use crate::config::Limits;
+use crate::block::{BlockPool, Format};
+use crate::config::{Limits, SendPath};
 use crate::sys;
 
 /// What a shard has to know of itself.
@@ -56,10 +57,14 @@ pub struct ShardSettings {
     pub turn_sends: usize,
     /// Orders that may wait.
     pub order_queue: usize,
+    /// How sends reach the kernel.
+    pub send: SendPath,
     /// Bytes of packets that may wait for rounds under way, over all rooms, before no more orders are taken.
     pub backlog_bytes: usize,
     /// The longest block.
     pub block_bytes: usize,
+    /// How long messages of a room wait for others.
+    pub merge: MergeWindows,
     /// Type of the rooms that Bilibili clients name by number.
     pub bilibili_room_type: Box<str>,
     /// Bounds on what clients may do.
@@ -154,7 +159,7 @@ fn open(
         poll,
         listeners: Vec::new(),
         connections: Connections::with_capacity(settings.capacity),
-        rooms: Rooms::new(),
+        rooms: Rooms::new(settings.merge),
         mids: Mids::new(),
         accepts: AcceptSets::new(),
         own_keys: OwnKeys::new(),
@@ -168,16 +173,21 @@ fn open(
         unread: Vec::new(),
         rounds: VecDeque::new(),
         everyone: Everyone::default(),
+        windows: Vec::new(),
         closing: Vec::new(),
+        outlet: Outlet::open(settings.send, settings.id)?,
+        outgoing: Vec::with_capacity(RING_ENTRIES as usize),
+        broken: None,
         blocks: BlockPool::new(),
         due: Vec::new(),
+        named: Vec::new(),
         scratch: vec![0; SCRATCH_BYTES],
         reply_buffer: Vec::new(),
         handle,
         news,
         counters,
         joined: 0,
-        bilibili_joined: 0,
+        joined_by_format: [0; Format::ALL.len()],
         websocket_connections: 0,
         epoch: Instant::now(),
         now: Tick(0),
@@ -197,6 +207,7 @@ fn open(
         bilibili_room_type: settings.bilibili_room_type,
         limits: settings.limits,
     };
+    shard.counters.io_uring.set(u64::from(shard.outlet.is_ring()));
     shard.listen()?;
     let start = (shard.tcp.clone(), shard.websocket.clone());
     Ok((shard, start))

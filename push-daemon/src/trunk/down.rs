@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use bytes::Bytes;
 use wire::goim::Packets;
@@ -12,7 +13,9 @@ use wire::trunk::{AuthResult, Batch, ChatResult, CloseSessions, Push, RoomCounts
 use super::Hub;
 use super::arbiter::Verdict;
 use super::status::count;
-use crate::block::Run;
+use crate::block::{Format, Run};
+use crate::compress::{Compressed, compress};
+use crate::shard::counters::{Counter, Counters};
 use crate::shard::order::{Admitted, Delivery, OperationRun, Order, Refusal};
 
 impl Hub {
@@ -73,19 +76,54 @@ impl Hub {
         self.status.packets_total.fetch_add(packets, Relaxed);
         match batch.target {
             Some(Target::Room(room)) => {
-                let run = Run { packets: batch.packets, count: packets as u32 };
+                let run = self.run(batch.packets, packets as u32);
                 self.give_all(Delivery::Room(room.into(), run)).await;
             }
-            Some(Target::Keys(keys)) => self.deliver_to_keys(&keys.keys, runs(&batch.packets)).await,
-            Some(Target::Mids(mids)) => self.give_all(Delivery::Mids(mids.mids.into(), runs(&batch.packets))).await,
+            Some(Target::Keys(keys)) => self.deliver_to_keys(&keys.keys, self.runs(&batch.packets)).await,
+            Some(Target::Mids(mids)) => {
+                self.give_all(Delivery::Mids(mids.mids.into(), self.runs(&batch.packets))).await
+            }
             Some(Target::All(all)) => {
                 let share = match all.speed {
                     0 => 0,
                     speed => (speed / self.shards.len() as u32).max(1),
                 };
-                self.give_all(Delivery::All(share, runs(&batch.packets))).await;
+                self.give_all(Delivery::All(share, self.runs(&batch.packets))).await;
             }
             None => count(&self.status.malformed_total),
+        }
+    }
+
+    fn runs(&self, packets: &Bytes) -> Arc<[OperationRun]> {
+        let cut = cut_by_operation(packets).into_iter();
+        cut.map(|(operation, packets, count)| OperationRun { operation, run: self.run(packets, count) }).collect()
+    }
+
+    /// A run in the forms that clients of this edge take. Compressed here, once, for all shards.
+    fn run(&self, packets: Bytes, count: u32) -> Run {
+        let any = |figure: fn(&Counters) -> &Counter| self.counters.iter().any(|counters| figure(counters).get() > 0);
+        let compressed = Compressed {
+            zlib: any(|c| &c.zlib_clients).then(|| self.compress(&packets, Format::Zlib)).flatten(),
+            brotli: any(|c| &c.brotli_clients).then(|| self.compress(&packets, Format::Brotli)).flatten(),
+        };
+        Run { packets, count, compressed }
+    }
+
+    fn compress(&self, packets: &Bytes, format: Format) -> Option<Bytes> {
+        let began = Instant::now();
+        let made = compress(packets, format);
+        self.status.compress_ns_total.fetch_add(began.elapsed().as_nanos() as u64, Relaxed);
+        match made {
+            Ok(made) => made.map(|(packet, saving)| {
+                count(&self.status.compressed_batches_total);
+                self.status.compress_plain_bytes_total.fetch_add(saving.plain_bytes, Relaxed);
+                self.status.compress_bytes_total.fetch_add(saving.compressed_bytes, Relaxed);
+                packet
+            }),
+            Err(error) => {
+                tracing::warn!(%error, ?format, "cannot compress a batch: it goes plain");
+                None
+            }
         }
     }
 
@@ -179,26 +217,26 @@ impl Hub {
     }
 }
 
-/// Cuts packets where the operation changes: a connection accepts or refuses each run as a whole.
-fn runs(packets: &Bytes) -> Arc<[OperationRun]> {
-    let mut runs: Vec<OperationRun> = Vec::new();
+/// Cuts packets where the operation changes: a connection accepts or refuses each run as a whole. Gives the operation,
+/// the packets and their count of each.
+fn cut_by_operation(packets: &Bytes) -> Vec<(i32, Bytes, u32)> {
+    let mut runs: Vec<(i32, Bytes, u32)> = Vec::new();
     let mut from = 0;
     let mut at = 0;
     for packet in Packets::new(packets, usize::MAX).flatten() {
         let end = at + packet.wire_bytes();
         match runs.last_mut() {
-            Some(last) if last.operation == packet.header.operation => {
-                last.run = Run { packets: packets.slice(from..end), count: last.run.count + 1 };
+            Some((operation, run, count)) if *operation == packet.header.operation => {
+                (*run, *count) = (packets.slice(from..end), *count + 1);
             }
             _ => {
                 from = at;
-                let run = Run { packets: packets.slice(at..end), count: 1 };
-                runs.push(OperationRun { operation: packet.header.operation, run });
+                runs.push((packet.header.operation, packets.slice(at..end), 1));
             }
         }
         at = end;
     }
-    runs.into()
+    runs
 }
 
 #[cfg(test)]
@@ -214,10 +252,10 @@ mod tests {
             Header { version: 1, operation, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
         }
         let packets = Bytes::from(packets);
-        let cut: Vec<_> =
-            runs(&packets).iter().map(|run| (run.operation, run.run.count, run.run.packets.len())).collect();
-        assert_eq!(cut, [(1000, 2, 35), (1001, 1, 17), (1000, 1, 17)]);
-        let joined: Vec<u8> = runs(&packets).iter().flat_map(|run| run.run.packets.to_vec()).collect();
+        let cut = cut_by_operation(&packets);
+        let shape: Vec<_> = cut.iter().map(|(operation, run, count)| (*operation, *count, run.len())).collect();
+        assert_eq!(shape, [(1000, 2, 35), (1001, 1, 17), (1000, 1, 17)]);
+        let joined: Vec<u8> = cut.iter().flat_map(|(_, run, _)| run.to_vec()).collect();
         assert_eq!(joined, packets);
     }
 }

@@ -33,6 +33,14 @@ pub struct TrunkStatus {
     pub messages_refused_total: AtomicU64,
     /// Full pictures of the sessions that were sent.
     pub resyncs_total: AtomicU64,
+    /// Compressed forms of batches that were made.
+    pub compressed_batches_total: AtomicU64,
+    /// Bytes of those batches before.
+    pub compress_plain_bytes_total: AtomicU64,
+    /// Bytes of those batches after.
+    pub compress_bytes_total: AtomicU64,
+    /// Nanoseconds that compression took, of those that were not worth keeping too.
+    pub compress_ns_total: AtomicU64,
     /// Auth requests and messages without an answer.
     pub pending: AtomicU64,
     /// The lines, in the order of the settings.

@@ -1,0 +1,90 @@
+//! A slice of sends as one io_uring submission.
+//!
+//! Every send asks not to wait (MSG_DONTWAIT), so the kernel completes all of them while it takes the submission, and
+//! nothing is under way when [`Ring::send_all`] returns: the bytes and the sockets need to live no longer than the call.
+//! Completions are read for successes too: one that is skipped would hide a short send, after which the rest of a
+//! packet is due.
+#![allow(unsafe_code)] // The kernel reads memory by address; see each block.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use io_uring::{IoUring, opcode, types};
+use rustix::io::Errno;
+
+use super::send::{Outcome, Outgoing};
+use crate::block::Block;
+
+/// Do not wait, and no signal when the peer is gone.
+const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// One ring, used by the thread that made it.
+pub(crate) struct Ring {
+    ring: IoUring,
+    entries: usize,
+}
+
+impl Ring {
+    /// A ring that takes `entries` sends at once.
+    ///
+    /// # Errors
+    /// The kernel has no io_uring, has it switched off, or is older than 6.1.
+    pub(crate) fn new(entries: u32) -> io::Result<Self> {
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_submit_all().build(entries)?;
+        Ok(Self { ring, entries: entries as usize })
+    }
+
+    /// Sends `block` to every connection of `slice` and writes down what each took. Gives the number of submissions.
+    ///
+    /// # Errors
+    /// A submission failed or a completion is missing: what was sent is not known.
+    pub(crate) fn send_all(&mut self, block: &Block, slice: &mut [Outgoing]) -> io::Result<u64> {
+        let mut submissions = 0;
+        for part in slice.chunks_mut(self.entries) {
+            self.submit(block, part)?;
+            submissions += 1;
+        }
+        Ok(submissions)
+    }
+
+    fn submit(&mut self, block: &Block, part: &mut [Outgoing]) -> io::Result<()> {
+        let mut queue = self.ring.submission();
+        for (index, outgoing) in part.iter().enumerate() {
+            let bytes = block.view(outgoing.view).unwrap_or_default();
+            let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+            let entry = opcode::Send::new(types::Fd(outgoing.socket), bytes.as_ptr(), length)
+                .flags(FLAGS)
+                .build()
+                .user_data(index as u64);
+            // SAFETY: the bytes belong to `block` and the socket to a connection of this shard, both of which outlive
+            // this call; all completions are awaited below, so the kernel is done with them when it returns.
+            unsafe { queue.push(&entry) }.map_err(io::Error::other)?;
+        }
+        drop(queue);
+        let mut missing = part.len();
+        while missing > 0 {
+            match self.ring.submit_and_wait(missing) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for completion in self.ring.completion() {
+                let result = completion.result();
+                let outcome = Outcome::of(match usize::try_from(result) {
+                    Ok(taken) => Ok(taken),
+                    Err(_) => Err(Errno::from_raw_os_error(-result)),
+                });
+                let index = usize::try_from(completion.user_data()).map_err(io::Error::other)?;
+                let outgoing = part.get_mut(index).ok_or_else(|| io::Error::other("a completion of nothing"))?;
+                outgoing.outcome = outcome;
+                missing -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The socket of a slice's send.
+pub(crate) fn borrow<'a>(socket: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: the socket belongs to a connection of this shard, which closes none while a slice is under way.
+    unsafe { BorrowedFd::borrow_raw(socket) }
+}
