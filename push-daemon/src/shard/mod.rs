@@ -7,11 +7,13 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `fanout` one block to many · `send`,
+//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `activity` what a room has
+//! to send · `fanout` one block to many · `send`,
 //! `ring` how bytes reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`,
 //! `news` orders in and news out · `counters`, `reason` what is counted
 
 mod accepts;
+mod activity;
 mod clock;
 mod conn;
 pub mod counters;
@@ -43,6 +45,7 @@ use mio::{Events, Poll, Token};
 use wire::key::Place;
 
 use accepts::AcceptSets;
+pub use activity::MergeWindows;
 use clock::Tick;
 use conn::{Connections, Side};
 use counters::Counters;
@@ -56,7 +59,6 @@ use order::{Order, ShardHandle};
 use own_keys::OwnKeys;
 use platforms::Platforms;
 use reason::CloseReason;
-pub use rooms::MergeWindows;
 use rooms::Rooms;
 use send::{Outgoing, Outlet};
 pub use spawn::{Running, ShardSettings, Start, spawn};

@@ -1,38 +1,14 @@
-//! Who is where: the rooms of one shard, their members, and the round that is under way.
+//! Who is where: the rooms of one shard and their members.
 //!
-//! A round sends one block to the members that a room had when it began. It is served in slices, between
-//! which members come and go, so the list of members is kept in three parts while a round is under way:
-//!
-//! ```text
-//! members: [ served ... | due ... | joined since ... ]
-//!                       ^ next    ^ end
-//! ```
-//!
-//! It does not send: `fanout` asks for the next members and does.
+//! It does not send: `fanout` asks for the next members and does. What a room has to send is its `activity`.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::activity::{Activity, MergeWindows, Served};
 use super::conn::{NONE, Side};
 use crate::block::{Block, Format, Formats, Run};
-
-/// How long messages of a room wait for others, by the type of the room.
-#[derive(Debug, Clone, Default)]
-pub struct MergeWindows {
-    /// For types that are not named, in milliseconds.
-    pub default_ms: u32,
-    /// Milliseconds by type: what stands before `://`.
-    pub by_type: BTreeMap<String, u32>,
-}
-
-impl MergeWindows {
-    fn of(&self, room: &str) -> u32 {
-        let kind = room.split_once("://").map_or(room, |(kind, _)| kind);
-        self.by_type.get(kind).copied().unwrap_or(self.default_ms)
-    }
-}
 
 /// A room that has members on this shard.
 pub(crate) struct Room {
@@ -47,16 +23,6 @@ pub(crate) struct Room {
     activity: u32,
     /// How long a message waits for others, in milliseconds; 0 sends it at once.
     merge_ms: u32,
-}
-
-/// What a room has to send.
-#[derive(Default)]
-pub(crate) struct Activity {
-    round: Option<Round>,
-    /// Runs that came while the round was under way, or whose merge window is open; they ride in the next block.
-    backlog: VecDeque<Run>,
-    /// Runs at the front of the backlog whose window has closed. Invariant: at most `backlog.len()`.
-    ready: usize,
 }
 
 /// When a room that was idle is to be served.
@@ -76,14 +42,6 @@ pub(crate) enum Turn {
     Wait(u32),
     /// Nothing more.
     Over,
-}
-
-struct Round {
-    block: Block,
-    /// `members[..next]` were served. Invariant: `next <= end <= members.len()`.
-    next: u32,
-    /// `members[end..]` joined since the round began and are not due.
-    end: u32,
 }
 
 /// The rooms of one shard.
@@ -144,26 +102,20 @@ impl Rooms {
     pub(crate) fn leave(&mut self, room: u32, at: u32, format: Format, mut moved: impl FnMut(u32, u32)) {
         let entry = &mut self.rooms[room as usize];
         entry.by_format[format as usize] -= 1;
-        let mut hole = at;
-        let mut fill = |members: &mut Vec<u32>, hole: u32, with: u32| {
+        let members = &mut entry.members;
+        let last = members.len() as u32 - 1;
+        let mut fill = |hole: u32, with: u32| {
             if hole != with {
                 members.swap(hole as usize, with as usize);
                 moved(members[hole as usize], hole);
             }
             with
         };
-        if let Some(round) = self.activities.get_mut(entry.activity).and_then(|activity| activity.round.as_mut()) {
-            if hole < round.next {
-                round.next -= 1;
-                hole = fill(&mut entry.members, hole, round.next);
-            }
-            if hole < round.end {
-                round.end -= 1;
-                hole = fill(&mut entry.members, hole, round.end);
-            }
-        }
-        let last = entry.members.len() as u32 - 1;
-        fill(&mut entry.members, hole, last);
+        let hole = match self.activities.get_mut(entry.activity) {
+            Some(activity) => activity.leave(at, &mut fill),
+            None => at,
+        };
+        fill(hole, last);
         entry.members.pop();
         if entry.members.is_empty() {
             self.remove(room);
@@ -178,11 +130,7 @@ impl Rooms {
             entry.activity = self.activities.take();
         }
         self.backlog_bytes += run.packets.len();
-        let activity = self.activities.get_mut(entry.activity)?;
-        activity.backlog.push_back(run);
-        if entry.merge_ms == 0 {
-            activity.ready = activity.backlog.len();
-        }
+        self.activities.get_mut(entry.activity)?.push(run, entry.merge_ms);
         match (idle, entry.merge_ms) {
             (false, _) => None,
             (true, 0) => Some(Begin::Now),
@@ -193,9 +141,7 @@ impl Rooms {
     /// The room's merge window is over: what has come goes. False when the room has nothing (any more).
     pub(crate) fn close_window(&mut self, room: u32) -> bool {
         let Some(entry) = self.rooms.get(room as usize) else { return false };
-        let Some(activity) = self.activities.get_mut(entry.activity) else { return false };
-        activity.ready = activity.backlog.len();
-        activity.ready > 0
+        self.activities.get_mut(entry.activity).is_some_and(Activity::close_window)
     }
 
     /// What the room has to send, and in `due` up to `most` members that are due it, whose turn this call is. Starts a
@@ -210,31 +156,22 @@ impl Rooms {
     ) -> Turn {
         let Some(entry) = self.rooms.get_mut(room as usize) else { return Turn::Over };
         let Some(activity) = self.activities.get_mut(entry.activity) else { return Turn::Over };
-        if activity.round.as_ref().is_none_or(|round| round.next == round.end) {
-            activity.round = None;
-            if activity.backlog.is_empty() {
-                self.activities.give_back(entry.activity, |activity| activity);
+        let by_format = &entry.by_format;
+        let build = |runs: &[Run]| {
+            build(runs, Format::ALL.into_iter().filter(|format| by_format[*format as usize] > 0).collect())
+        };
+        match activity.serve(&entry.members, most, block_bytes, build, due) {
+            Served::Send { block, taken_bytes } => {
+                self.backlog_bytes -= taken_bytes;
+                Turn::Send(block)
+            }
+            Served::Wait => Turn::Wait(entry.merge_ms),
+            Served::Over => {
+                self.activities.give_back(entry.activity, Activity::cleared);
                 entry.activity = NONE;
-                return Turn::Over;
+                Turn::Over
             }
-            if activity.ready == 0 {
-                return Turn::Wait(entry.merge_ms);
-            }
-            let runs = &activity.backlog.make_contiguous()[..activity.ready];
-            let runs = &runs[..fitting(runs, block_bytes)];
-            let (count, bytes) = (runs.len(), runs.iter().map(|run| run.packets.len()).sum::<usize>());
-            let formats = Format::ALL.into_iter().filter(|format| entry.by_format[*format as usize] > 0).collect();
-            let block = build(runs, formats);
-            self.backlog_bytes -= bytes;
-            activity.backlog.drain(..count);
-            activity.ready -= count;
-            activity.round = Some(Round { block, next: 0, end: entry.members.len() as u32 });
         }
-        let Some(round) = activity.round.as_mut() else { return Turn::Over };
-        let upto = round.end.min(round.next.saturating_add(most as u32));
-        due.extend_from_slice(&entry.members[round.next as usize..upto as usize]);
-        round.next = upto;
-        Turn::Send(round.block.clone())
     }
 
     /// The tier's count of people in a room.
@@ -278,12 +215,9 @@ impl Rooms {
         room.members = Vec::new();
         let activity = std::mem::replace(&mut room.activity, NONE);
         let unsent = &mut self.backlog_bytes;
-        self.activities.give_back(activity, |mut activity| {
-            *unsent -= activity.backlog.iter().map(|run| run.packets.len()).sum::<usize>();
-            activity.backlog.clear();
-            activity.ready = 0;
-            activity.round = None;
-            activity
+        self.activities.give_back(activity, |activity| {
+            *unsent -= activity.backlog_bytes();
+            activity.cleared()
         });
         self.free.push(index);
     }
@@ -301,22 +235,9 @@ impl Room {
     }
 }
 
-/// How many runs of the backlog fit into one block; at least one if there is one.
-fn fitting(backlog: &[Run], block_bytes: usize) -> usize {
-    let mut bytes = 0;
-    let fit = backlog
-        .iter()
-        .take_while(|run| {
-            bytes += run.packets.len();
-            bytes <= block_bytes
-        })
-        .count();
-    fit.max(backlog.len().min(1))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -404,12 +325,6 @@ mod tests {
     }
 
     #[test]
-    fn windows_go_by_the_type_of_the_room() {
-        let windows = MergeWindows { default_ms: 5, by_type: [("live".to_owned(), 100)].into() };
-        assert_eq!((windows.of("live://1"), windows.of("quiz://1")), (100, 5));
-    }
-
-    #[test]
     fn an_empty_room_is_gone_with_what_it_had_to_send() {
         let mut world = World::new();
         let room = world.join(0);
@@ -418,16 +333,6 @@ mod tests {
         assert_eq!((world.rooms.len(), world.rooms.backlog_bytes()), (0, 0));
         assert_eq!(world.rooms.find("live://1"), None);
         assert_eq!(world.slice(room, 9), None);
-    }
-
-    #[test]
-    fn a_block_takes_what_fits_and_at_least_one_run() {
-        let backlog = [run("aaaa"), run("bbbb"), run("cccc")];
-        let rows = [(0, 1), (20, 1), (39, 1), (40, 2), (1000, 3)];
-        for (block_bytes, expected) in rows {
-            assert_eq!(fitting(&backlog, block_bytes), expected, "{block_bytes} bytes");
-        }
-        assert_eq!(fitting(&[], 100), 0);
     }
 
     #[derive(Debug, Clone)]

@@ -14,6 +14,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::Socket;
 
 use super::accepts::AcceptSets;
+use super::activity::MergeWindows;
 use super::clock::Tick;
 use super::conn::{Connections, Side};
 use super::counters::Counters;
@@ -25,7 +26,7 @@ use super::news::NewsDesk;
 use super::order::ShardHandle;
 use super::own_keys::OwnKeys;
 use super::platforms::Platforms;
-use super::rooms::{MergeWindows, Rooms};
+use super::rooms::Rooms;
 use super::send::{Outlet, RING_ENTRIES};
 use super::{Shard, WAKER_TOKEN};
 use crate::block::{BlockPool, Format};
