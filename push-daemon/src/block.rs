@@ -24,55 +24,13 @@ use wire::websocket::Opcode;
 use wire::websocket::frame::{MAX_SERVER_HEADER_BYTES, encode_header};
 
 use crate::compress::{Compressed, put_plain};
+use crate::format::{Format, Formats};
 
 /// Buffers that grew beyond this are not kept when they come back.
 const KEPT_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Space before the packets.
 const PREFIX_BYTES: usize = MAX_SERVER_HEADER_BYTES + HEADER_BYTES;
-
-/// How the packets of a client are headed and packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Format {
-    /// As goim writes them.
-    Goim,
-    /// Operation 5, version 0.
-    Bilibili,
-    /// Batches in one packet of version 2, whose body is zlib.
-    Zlib,
-    /// Batches in one packet of version 3, whose body is brotli.
-    Brotli,
-}
-
-impl Format {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Goim, Self::Bilibili, Self::Zlib, Self::Brotli];
-}
-
-/// A set of formats: those that the members of a room take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Formats(u8);
-
-impl Formats {
-    /// The set with `format` in it.
-    #[must_use]
-    pub fn with(self, format: Format) -> Self {
-        Self(self.0 | 1 << format as u8)
-    }
-
-    /// Whether `format` is in it.
-    #[must_use]
-    pub fn has(self, format: Format) -> bool {
-        self.0 & 1 << format as u8 != 0
-    }
-}
-
-impl FromIterator<Format> for Formats {
-    fn from_iter<I: IntoIterator<Item = Format>>(formats: I) -> Self {
-        formats.into_iter().fold(Self::default(), Self::with)
-    }
-}
 
 /// What a connection is sent of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

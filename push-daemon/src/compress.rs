@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use wire::goim::{HEADER_BYTES, Header, Packets, op};
 
-use crate::block::Format;
+use crate::format::Format;
 
 /// Fast: a batch is compressed once, but it waits for it.
 const ZLIB_LEVEL: u32 = 3;

@@ -5,7 +5,8 @@
 //! is woken. Nothing here decides who may enter or what is said: that is the logic tier's.
 //!
 //! Layout: [`appliance`] builds the parts, starts and stops them · [`config`] the settings · [`block`] memory that
-//! many connections are sent from, [`compress`] its short forms · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what
+//! many connections are sent from, [`compress`] its short
+//! forms, [`format`] whose they are · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what
 //! operators see · [`pushctl`] the network engineer's CLI
 
 pub mod admin;
@@ -13,6 +14,7 @@ pub mod appliance;
 pub mod block;
 pub mod compress;
 pub mod config;
+pub mod format;
 pub mod kernel;
 pub mod pushctl;
 pub mod shard;

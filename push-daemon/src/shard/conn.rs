@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use super::clock::Tick;
-use crate::block::Format;
+use crate::format::Format;
 
 /// Marks the absence of an index.
 pub(crate) const NONE: u32 = u32::MAX;

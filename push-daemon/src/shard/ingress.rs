@@ -20,7 +20,7 @@ use super::clock::Tick;
 use super::conn::{NONE, Phase};
 use super::news::News;
 use super::reason::CloseReason;
-use crate::block::Format;
+use crate::format::Format;
 
 /// The path of the WebSocket endpoint.
 const WEBSOCKET_PATH: &str = "/sub";

@@ -63,8 +63,9 @@ use rooms::Rooms;
 use send::{Outgoing, Outlet};
 pub use spawn::{Running, ShardSettings, Start, spawn};
 
-use crate::block::{BlockPool, Format, Formats};
+use crate::block::BlockPool;
 use crate::config::Limits;
+use crate::format::{Format, Formats};
 
 /// The waker's token. Connections have their slot and generation.
 const WAKER_TOKEN: Token = Token(usize::MAX);

@@ -8,7 +8,8 @@ use hashbrown::HashTable;
 
 use super::activity::{Activity, MergeWindows, Served};
 use super::conn::{NONE, Side};
-use crate::block::{Block, Format, Formats, Run};
+use crate::block::{Block, Run};
+use crate::format::{Format, Formats};
 
 /// A room that has members on this shard.
 pub(crate) struct Room {

@@ -29,8 +29,9 @@ use super::platforms::Platforms;
 use super::rooms::Rooms;
 use super::send::{Outlet, RING_ENTRIES};
 use super::{Shard, WAKER_TOKEN};
-use crate::block::{BlockPool, Format};
+use crate::block::BlockPool;
 use crate::config::{Limits, SendPath};
+use crate::format::Format;
 use crate::sys;
 
 /// What a shard has to know of itself.

@@ -13,8 +13,9 @@ use wire::trunk::{AuthResult, Batch, ChatResult, CloseSessions, Push, RoomCounts
 use super::Hub;
 use super::arbiter::Verdict;
 use super::status::count;
-use crate::block::{Format, Run};
+use crate::block::Run;
 use crate::compress::{Compressed, compress};
+use crate::format::Format;
 use crate::shard::counters::{Counter, Counters};
 use crate::shard::order::{Admitted, Delivery, OperationRun, Order, Refusal};
 
