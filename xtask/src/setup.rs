@@ -5,22 +5,23 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
     process::Command,
     time::{Duration, Instant},
 };
 
 use crate::{
     ebpf::neutral,
-    ebpf_toolchain::{self, find_program, rustup_nightlies},
+    ebpf_toolchain::{self, KNOWN_RELEASE, Toolchain, find_program},
     setup_needs::{NEEDS, Need, Way},
+    workspace,
 };
 
 pub(crate) use crate::setup_needs::Purpose;
 
 /// The release of bpf-linker that the programs were tried with.
 const LINKER_VERSION: &str = "0.13.0";
-/// Major versions of LLVM that this release can be built with.
-const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// Another package manager may be at work; wait for it instead of failing.
 const APT_LOCK_WAIT: &str = "DPkg::Lock::Timeout=300";
 const SYSTEM_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -63,13 +64,12 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<(), String> {
             work.packages.extend(packages.iter().map(|package| (*package).to_owned()));
         }
     }
-    let linker = missing.iter().any(|need| matches!(need.way, Way::Linker));
-    if linker {
-        work.want_llvm()?;
-    }
     let apt = work.install_packages();
-    if linker && work.has_llvm() {
-        work.install_linker()?;
+    // What needs no root is done whatever became of the packages; without a compiler there is nothing to link for.
+    if missing.iter().any(|need| matches!(need.way, Way::Linker))
+        && let Ok(toolchain) = ebpf_toolchain::find()
+    {
+        work.install_linker(&toolchain)?;
     }
     for (what, took) in &work.took {
         println!("setup: {:>6.1} s  {what}", took.as_secs_f32());
@@ -101,59 +101,31 @@ fn announce(missing: &[&Need]) {
 #[derive(Default)]
 struct Work {
     packages: BTreeSet<String>,
-    /// The compiler will come as a package, so its LLVM is known without asking it.
-    system_compiler: bool,
     took: Vec<(String, Duration)>,
 }
 
 impl Work {
-    /// rustup's nightly with rust-src; where that cannot be had, the distribution's packages.
+    /// Library sources for the toolchain that builds the rest; else rustup's known release with them; where rustup is not
+    /// here or cannot, the distribution's packages.
     fn get_kernel_compiler(&mut self) {
         if find_program("rustup").is_some() {
-            let mut rustup = neutral("rustup");
-            match rustup_nightlies().first() {
-                Some(name) => rustup.args(["component", "add", "rust-src", "--toolchain", name]),
-                None => {
-                    rustup.args(["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"])
+            if let Some(own) = ebpf_toolchain::own_toolchain() {
+                let add = ["component", "add", "rust-src", "--toolchain", &own];
+                if self.rustup_gives(&format!("rust-src for {own}"), &add) {
+                    return;
                 }
-            };
-            let done = self.timed("rust-src for a nightly", &mut rustup);
-            if done.is_ok() && ebpf_toolchain::find().is_ok() {
+            }
+            let install = ["toolchain", "install", KNOWN_RELEASE, "--profile", "minimal", "--component", "rust-src"];
+            if self.rustup_gives(&format!("rust {KNOWN_RELEASE} with rust-src"), &install) {
                 return;
             }
-            println!("setup: rustup cannot give a nightly with rust-src here; taking the distribution's compiler");
+            println!("setup: rustup cannot give a compiler with rust-src here; taking the distribution's");
         }
-        self.system_compiler = true;
         self.packages.extend(SYSTEM_COMPILER.map(str::to_owned));
     }
 
-    /// Adds the packages of the LLVM that the linker must be built with.
-    fn want_llvm(&mut self) -> Result<(), String> {
-        let major = self.llvm_major()?;
-        if !LINKER_LLVM.contains(&major) {
-            return Err(format!(
-                "the compiler uses LLVM {major}, and bpf-linker {LINKER_VERSION} can be built with {} to {}: \
-                 put a bpf-linker for LLVM {major} on the path yourself (its project publishes binaries)",
-                LINKER_LLVM.start(),
-                LINKER_LLVM.end()
-            ));
-        }
-        self.packages.extend([format!("llvm-{major}-dev"), format!("libpolly-{major}-dev"), "libzstd-dev".to_owned()]);
-        Ok(())
-    }
-
-    fn llvm_major(&self) -> Result<u32, String> {
-        match ebpf_toolchain::find() {
-            Ok(toolchain) => toolchain.llvm_major(),
-            // What Debian's rustc-web is built with.
-            Err(_) if self.system_compiler => Ok(22),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// LLVM is here, from now or from before, whatever became of the other packages.
-    fn has_llvm(&self) -> bool {
-        self.llvm_major().is_ok_and(|major| std::path::Path::new(&llvm_prefix(major)).exists())
+    fn rustup_gives(&mut self, what: &str, arguments: &[&str]) -> bool {
+        self.timed(what, neutral("rustup").args(arguments)).is_ok() && ebpf_toolchain::find().is_ok()
     }
 
     fn install_packages(&mut self) -> Result<(), String> {
@@ -183,15 +155,26 @@ impl Work {
         self.timed(&format!("apt-get install {names}"), &mut install)
     }
 
-    fn install_linker(&mut self) -> Result<(), String> {
-        let major = self.llvm_major()?;
-        let feature = format!("llvm-{major}");
-        let mut cargo = neutral("cargo");
+    /// The linker looks for `libLLVM.so` in the folder `lib` of a prefix; the compiler has its own under a longer name.
+    fn install_linker(&mut self, toolchain: &Toolchain) -> Result<(), String> {
+        let library = toolchain.llvm_library()?;
+        let prefix = workspace::target().join("llvm-prefix");
+        let lib = prefix.join("lib");
+        let link = lib.join("libLLVM.so");
+        fs::create_dir_all(&lib)
+            .and_then(|()| if link.is_symlink() { fs::remove_file(&link) } else { Ok(()) })
+            .and_then(|()| symlink(&library, &link))
+            .map_err(|error| format!("cannot link {} to {}: {error}", link.display(), library.display()))?;
+        let feature = format!("llvm-{}", toolchain.llvm_major()?);
+        let folder = library.parent().unwrap_or(&library).display();
+        let mut cargo = toolchain.cargo();
         cargo
-            .env("LLVM_PREFIX", llvm_prefix(major))
-            .args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION])
+            .env_remove("RUSTC_BOOTSTRAP")
+            .env("LLVM_PREFIX", &prefix)
+            .env("CARGO_ENCODED_RUSTFLAGS", format!("-C\u{1f}link-arg=-Wl,-rpath,{folder}"))
+            .args(["install", "--quiet", "--locked", "--force", "bpf-linker", "--version", LINKER_VERSION])
             .args(["--no-default-features", "--features", &feature]);
-        self.timed(&format!("cargo install bpf-linker {LINKER_VERSION} for LLVM {major}"), &mut cargo)
+        self.timed(&format!("cargo install bpf-linker {LINKER_VERSION} for the LLVM of {toolchain}"), &mut cargo)
     }
 
     /// Runs `command` with its output shown, and remembers how long it took.
@@ -204,19 +187,13 @@ impl Work {
     }
 }
 
-/// Where Debian's packages put an LLVM.
-fn llvm_prefix(major: u32) -> String {
-    format!("/usr/lib/llvm-{major}")
-}
-
 fn is_installed(package: &str) -> bool {
     let state = neutral("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
     state.is_ok_and(|state| state.stdout == b"installed")
 }
 
-/// Without a crate for it: the owner of our own process directory is us.
-/// Whether we may change the system.
+/// Whether we may change the system. Without a crate for it: the owner of our own process directory is us.
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }

@@ -21,7 +21,7 @@ pub(crate) enum Way {
     Apt(&'static [&'static str]),
     /// A compiler for the kernel's target: rustup's when rustup is here, else the distribution's.
     KernelCompiler,
-    /// bpf-linker, compiled against the compiler's LLVM.
+    /// bpf-linker, compiled against the LLVM that the compiler brings.
     Linker,
 }
 
@@ -34,14 +34,14 @@ pub(crate) struct Need {
     pub(crate) way: Way,
 }
 
-/// In the order in which they are got: the linker is built for the compiler's LLVM.
+/// In the order in which they are got: the linker is built for the compiler's LLVM, packages come before both.
 pub(crate) const NEEDS: [Need; 8] = [
     Need {
         name: "a C compiler",
-        what_for: "linking, and the C parts of Rust libraries",
+        what_for: "linking whatever cargo builds",
         purpose: Purpose::Build,
         is_there: || find_program("cc").is_some(),
-        way: Way::Apt(&["build-essential"]),
+        way: Way::Apt(&["gcc", "libc6-dev"]),
     },
     Need {
         name: "iproute2",
