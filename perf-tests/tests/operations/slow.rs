@@ -118,11 +118,14 @@ fn a_client_that_asks_and_never_reads_is_closed_for_what_it_owes() {
 #[test]
 fn control_is_never_behind_data() {
     const HEARTBEATS: i32 = 20;
+    // The kernel may still take some of what is owed while the heartbeats are on their way: half is left for it.
+    const OWED_PUSHES: u64 = 40;
+    const LEAST_BEHIND: u64 = OWED_PUSHES / 2;
     let rig = Rig::start("limits.debt_bytes = 1073741824\nlimits.debt_age_ms = 600000", "");
     for path in EVERY_PATH {
         let mut stalled = Client::slow_in_room(&rig.stack, path, 1);
         let heard_before = rig.edge_metric("push_client_packets_total");
-        let pushes = push_until(&rig, &mut [], || rig.stat("/owed_bytes") > 20 * BODY_BYTES as u64);
+        let pushes = push_until(&rig, &mut [], || rig.stat("/owed_bytes") > OWED_PUSHES * BODY_BYTES as u64);
         for _ in 0..HEARTBEATS {
             stalled.send_packet(op::HEARTBEAT, b"").unwrap();
         }
@@ -161,7 +164,7 @@ fn control_is_never_behind_data() {
         assert_eq!(numbers, (0..pushes).collect::<Vec<_>>(), "{path}: the data keeps its order");
         let expected = if path.over == Over::WebSocket { HEARTBEATS + 2 } else { HEARTBEATS };
         assert_eq!(answers, expected, "{path}");
-        assert!(behind_answers >= 18, "{path}: {behind_answers} pushes came behind the last answer");
+        assert!(behind_answers >= LEAST_BEHIND, "{path}: {behind_answers} pushes came behind the last answer");
         drop(stalled);
         rig.await_stat("/connections", |connections| connections == 0);
     }
