@@ -5,13 +5,14 @@
 //! is woken. Nothing here decides who may enter or what is said: that is the logic tier's.
 //!
 //! Layout: [`appliance`] builds the parts, starts and stops them · [`config`] the settings · [`block`] memory that
-//! many connections are sent from, [`format`](mod@format) the ways to head and pack it, [`compress`] its short forms ·
+//! many connections are sent from, `buffers` where it comes from, [`format`](mod@format) the ways to head and pack it, [`compress`] its short forms ·
 //! [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what operators see · [`pushctl`] the
 //! network engineer's CLI
 
 pub mod admin;
 pub mod appliance;
 pub mod block;
+mod buffers;
 pub mod compress;
 pub mod config;
 pub mod format;
