@@ -5,6 +5,8 @@
 //!
 //! Time is an argument: one test can run a shard through an hour.
 
+use std::collections::VecDeque;
+
 use wire::websocket::handshake::REQUEST_TIMEOUT;
 
 use super::Shard;
@@ -13,6 +15,9 @@ use super::reason::CloseReason;
 
 /// How often the sweep goes on.
 pub(crate) const TICK_MS: u32 = 100;
+
+/// Deadlines for which a queue keeps its memory when it is empty.
+const KEPT_DEADLINES: usize = 1_024;
 
 /// The sweep passes the whole slab this many times within a heartbeat time-out.
 const PASSES_PER_TIMEOUT: u32 = 8;
@@ -56,6 +61,7 @@ impl Shard {
                 _ => {}
             }
         }
+        give_memory_back(&mut self.handshakes);
     }
 
     fn end_lingering(&mut self) {
@@ -69,6 +75,7 @@ impl Shard {
                 self.finish(slot);
             }
         }
+        give_memory_back(&mut self.lingers);
     }
 
     fn end_slow_packets(&mut self) {
@@ -119,5 +126,12 @@ impl Shard {
                 self.part(slot, CloseReason::HeartbeatTimeout, None);
             }
         }
+    }
+}
+
+/// A storm of clients makes a queue long; what it needed goes with it.
+fn give_memory_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > KEPT_DEADLINES {
+        queue.shrink_to(KEPT_DEADLINES);
     }
 }
