@@ -102,6 +102,9 @@ impl Collector for Figures {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(figure(&sources.trunk).load(Relaxed)).encode(family)?;
         }
+        let help = "Lines of the log that were dropped because those before them were not written in time";
+        let dropped = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new(crate::log::dropped_lines()).encode(dropped)?;
         let mut lines =
             encoder.encode_descriptor("trunk_line_up", "1 while the line is up", None, MetricType::Gauge)?;
         for line in &sources.trunk.lines {

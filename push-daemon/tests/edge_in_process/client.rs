@@ -52,6 +52,11 @@ impl Client {
 
     /// Sends one packet.
     pub(crate) fn send(&mut self, operation: i32, body: &[u8]) {
+        self.try_send(operation, body).unwrap();
+    }
+
+    /// The same to an edge that may have ended the connection.
+    pub(crate) fn try_send(&mut self, operation: i32, body: &[u8]) -> std::io::Result<()> {
         let mut packet = Vec::new();
         Header { version: 1, operation, sequence: 1 }.put_packet(body, &mut packet);
         let mut out = Vec::new();
@@ -60,7 +65,7 @@ impl Client {
         } else {
             out = packet;
         }
-        self.stream.write_all(&out).unwrap();
+        self.stream.write_all(&out)
     }
 
     /// The operations and bodies of the next packets, at least `count`; a batch is taken apart.
