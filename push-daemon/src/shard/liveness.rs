@@ -11,6 +11,7 @@ use wire::websocket::handshake::REQUEST_TIMEOUT;
 
 use super::Shard;
 use super::conn::Phase;
+use super::egress::Debt;
 use super::reason::CloseReason;
 
 /// How often the sweep goes on.
@@ -103,7 +104,12 @@ impl Shard {
         let old = self.debts.iter().filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
         let old: Vec<u32> = old.map(|debt| debt.slot).collect();
         for slot in old {
-            self.part(slot, CloseReason::DebtAge, None);
+            // A kernel that is short of memory may say no more than that the socket is full, and make no event later.
+            self.pay(slot);
+            let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
+            if debt.and_then(Debt::since).is_some_and(|since| now.since(since) >= limit) {
+                self.part(slot, CloseReason::DebtAge, None);
+            }
         }
     }
 
