@@ -12,7 +12,7 @@ mod key_tap;
 
 use std::time::{Duration, Instant};
 
-use perf_tests::probe::daemons::{Stack, StackOptions};
+use perf_tests::probe::daemons::{Daemon, Stack, StackOptions};
 use perf_tests::probe::publisher::Publisher;
 use serde_json::Value;
 
@@ -101,15 +101,12 @@ impl Rig {
 
     /// Stops the tier's process where it is, and waits until all of its threads stand still.
     pub(crate) fn stop_tier(&mut self) {
-        self.stack.tier().signal(rustix::process::Signal::STOP).unwrap();
-        let tasks = format!("/proc/{}/task", self.stack.tier().pid().unwrap().as_raw_nonzero());
-        eventually("the tier to stand still", || {
-            let stopped = |task: std::io::Result<std::fs::DirEntry>| {
-                let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-                stat.rsplit(") ").next().unwrap().starts_with('T')
-            };
-            std::fs::read_dir(&tasks).unwrap().all(stopped).then_some(())
-        });
+        stand_still(self.stack.tier());
+    }
+
+    /// The same with the edge's.
+    pub(crate) fn stop_edge(&mut self) {
+        stand_still(self.stack.edge());
     }
 
     /// The sum over all label sets of one counter in the edge's `/metrics`.
@@ -121,6 +118,18 @@ impl Rig {
     pub(crate) fn tier_metric(&self, name: &str) -> u64 {
         metric(&self.publisher.get("/metrics", &[]).unwrap().message, name)
     }
+}
+
+fn stand_still(daemon: &Daemon) {
+    daemon.signal(rustix::process::Signal::STOP).unwrap();
+    let tasks = format!("/proc/{}/task", daemon.pid().unwrap().as_raw_nonzero());
+    eventually("the process to stand still", || {
+        let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        };
+        std::fs::read_dir(&tasks).unwrap().all(stopped).then_some(())
+    });
 }
 
 /// The sum of the samples whose name, or name and labels, begin with `name`.

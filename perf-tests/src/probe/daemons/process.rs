@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -78,6 +79,8 @@ pub struct Daemon {
     ready: Ready,
     /// The network namespace that it runs in, as a path; ours when none.
     namespace: Option<PathBuf>,
+    /// Where it logs to instead of its file.
+    log_elsewhere: Option<OwnedFd>,
     child: Option<Child>,
 }
 
@@ -91,7 +94,16 @@ impl Daemon {
         let config = directory.join(format!("{name}.toml"));
         fs::write(&config, toml).map_err(DaemonError::io(format!("write {}", config.display())))?;
         let log = directory.join(format!("{name}.log"));
-        Ok(Self { name: name.to_owned(), binary, config, log, ready, namespace: None, child: None })
+        Ok(Self {
+            name: name.to_owned(),
+            binary,
+            config,
+            log,
+            ready,
+            namespace: None,
+            log_elsewhere: None,
+            child: None,
+        })
     }
 
     /// Runs it in another network namespace (`/run/netns/NAME`), where it is then looked for as well. Takes root.
@@ -99,6 +111,11 @@ impl Daemon {
     pub fn inside(mut self, namespace: Option<&Path>) -> Self {
         self.namespace = namespace.map(Path::to_path_buf);
         self
+    }
+
+    /// From its next start on it writes its log into `log`, a pipe of the test's, and no longer into its file.
+    pub fn log_into(&mut self, log: OwnedFd) {
+        self.log_elsewhere = Some(log);
     }
 
     /// Starts it on its configuration and waits until it is ready. Its log goes on where it was.
@@ -109,7 +126,11 @@ impl Daemon {
         self.kill9();
         let open_log = || OpenOptions::new().create(true).append(true).open(&self.log);
         let out = open_log().map_err(DaemonError::io(format!("open {}", self.log.display())))?;
-        let err = out.try_clone().map_err(DaemonError::io("share a log between two streams"))?;
+        let err = match &self.log_elsewhere {
+            Some(log) => log.try_clone(),
+            None => out.try_clone().map(OwnedFd::from),
+        };
+        let err = err.map_err(DaemonError::io("share a log between two streams"))?;
         let mut command = match &self.namespace {
             None => Command::new(&self.binary),
             // It becomes the daemon: the same process, and no mount namespace of its own, which `ip netns exec` makes.
@@ -317,6 +338,7 @@ mod tests {
             log,
             ready: Ready::Port(ready),
             namespace: None,
+            log_elsewhere: None,
             child: None,
         }
     }
