@@ -124,6 +124,11 @@ impl Connections {
         if self.is_full() {
             return Err(socket);
         }
+        Ok(self.occupy(Some(socket), manner, now))
+    }
+
+    /// Takes a slot, of which there has to be one. The daemon never does without a socket.
+    pub(super) fn occupy(&mut self, socket: Option<OwnedFd>, manner: Manner, now: Tick) -> u32 {
         let slot = if self.first_free == NONE {
             self.slots.push(Conn::free());
             self.end() - 1
@@ -136,7 +141,7 @@ impl Connections {
         }
         let generation = conn.generation;
         *conn = Conn {
-            socket: Some(socket),
+            socket,
             generation,
             phase: if manner.websocket { Phase::Upgrading } else { Phase::Unauthenticated },
             manner,
@@ -144,7 +149,12 @@ impl Connections {
             ..Conn::free()
         };
         self.live += 1;
-        Ok(slot)
+        slot
+    }
+
+    /// Whether a client that is in has said nothing for `timeout_ms`.
+    pub(crate) fn is_silent(&self, slot: u32, now: Tick, timeout_ms: u32) -> bool {
+        self.get(slot).is_some_and(|conn| conn.phase == Phase::Joined && now.since(conn.heard) >= timeout_ms)
     }
 
     /// Frees the slot and gives the socket back. Whatever refers to the slot has to be gone by now.

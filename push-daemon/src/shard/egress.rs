@@ -272,7 +272,8 @@ impl Shard {
 /// Longest body of a reply: a code and a reason.
 const MAX_REPLY_BODY_BYTES: usize = 1024;
 
-fn view_of(conn: &Conn) -> View {
+/// What this connection is sent of a block.
+pub(crate) fn view_of(conn: &Conn) -> View {
     View { format: conn.manner.format, websocket: conn.manner.websocket }
 }
 

@@ -124,11 +124,7 @@ impl Shard {
             }
             let slot = self.sweep_next;
             self.sweep_next += 1;
-            let silent = self
-                .connections
-                .get(slot)
-                .is_some_and(|conn| conn.phase == Phase::Joined && self.now.since(conn.heard) >= timeout);
-            if silent {
+            if self.connections.is_silent(slot, self.now, timeout) {
                 self.part(slot, CloseReason::HeartbeatTimeout, None);
             }
         }

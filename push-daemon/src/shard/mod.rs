@@ -10,7 +10,7 @@
 //! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `activity` what a room has
 //! to send · `fanout` one block to many · `send`,
 //! `ring` how bytes reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`,
-//! `news` orders in and news out · `counters`, `reason` what is counted
+//! `news` orders in and news out · `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
 mod activity;
@@ -40,6 +40,7 @@ mod session;
 mod spawn;
 #[cfg(test)]
 mod standstills;
+pub mod tables;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

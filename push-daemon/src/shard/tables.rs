@@ -1,0 +1,89 @@
+//! The tables of a shard without its sockets, for benchmarks: what a round and a sweep read, in the order in which they
+//! read it, and nothing of what the kernel does then.
+//!
+//! Nothing in the daemon uses it; the tables, and what walks over them, are the daemon's own.
+
+use super::activity::MergeWindows;
+use super::clock::Tick;
+use super::conn::{Connections, Manner, NONE, Phase};
+use super::egress::view_of;
+use super::rooms::{Rooms, Turn};
+use crate::block::{BlockPool, Run};
+use crate::format::Format;
+
+/// Members that a slice serves, as in the daemon's defaults.
+const SLICE: usize = 256;
+
+/// The longest block, as in the daemon's defaults.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// Silence after which a client is gone, as in the daemon's defaults.
+const TIMEOUT_MS: u32 = 480_000;
+
+/// In which order a room lists its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberOrder {
+    /// As they stand in the slab: they came one after another.
+    OfSlab,
+    /// In any order: they have come and gone for a while.
+    Shuffled,
+}
+
+/// Connections, and one room that all of them are in.
+pub struct Tables {
+    connections: Connections,
+    rooms: Rooms,
+    room: u32,
+    blocks: BlockPool,
+    due: Vec<u32>,
+}
+
+impl Tables {
+    /// Tables with one room of `members`.
+    #[must_use]
+    pub fn with_room_of(members: u32, order: MemberOrder) -> Self {
+        let mut connections = Connections::with_capacity(members);
+        let mut rooms = Rooms::new(MergeWindows::default());
+        for _ in 0..members {
+            let slot = connections.occupy(None, Manner::new(false), Tick(0));
+            connections[slot].phase = Phase::Joined;
+        }
+        let mut slots: Vec<u32> = (0..members).collect();
+        if order == MemberOrder::Shuffled {
+            // Always the same, so that two runs compare.
+            fastrand::Rng::with_seed(1).shuffle(&mut slots);
+        }
+        let mut room = NONE;
+        for slot in slots {
+            let (joined, at) = rooms.join("live://1", slot, Format::Goim);
+            (connections[slot].room, connections[slot].room_at) = (joined, at);
+            room = joined;
+        }
+        Self { connections, rooms, room, blocks: BlockPool::new(), due: Vec::new() }
+    }
+
+    /// One round with `run`: finds every member and what it would be sent. Gives how many there are.
+    pub fn round(&mut self, run: &Run) -> u32 {
+        self.rooms.push(self.room, run.clone());
+        let mut found = 0;
+        loop {
+            let blocks = &self.blocks;
+            let build = |runs: &[Run], formats| blocks.build(runs.iter(), formats);
+            let turn = self.rooms.next_turn(self.room, SLICE, BLOCK_BYTES, build, &mut self.due);
+            let Turn::Send(block) = turn else { return found };
+            for slot in self.due.drain(..) {
+                let Some(conn) = self.connections.get(slot).filter(|conn| conn.phase == Phase::Joined) else {
+                    continue;
+                };
+                found += u32::from(conn.debt == NONE && block.view(view_of(conn)).is_some());
+            }
+        }
+    }
+
+    /// One pass over all for those who have been silent for too long. Gives how many have.
+    #[must_use]
+    pub fn silent(&self) -> u32 {
+        let now = Tick(TIMEOUT_MS / 2);
+        (0..self.connections.end()).map(|slot| u32::from(self.connections.is_silent(slot, now, TIMEOUT_MS))).sum()
+    }
+}
