@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,7 +17,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use sd_notify::NotifyState;
 use settings::ListenAddress;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use wire::key::KeySecret;
 use wire::trunk::NodeAddress;
@@ -24,7 +25,7 @@ use wire::trunk::NodeAddress;
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
-use crate::shard::news::{News, NewsDesk};
+use crate::shard::news::{NewsDesk, NewsIntake};
 use crate::shard::order::Order;
 use crate::shard::{MergeWindows, Running, ShardSettings, spawn};
 use crate::trunk::{self, Identity, Parts, TrunkStatus};
@@ -69,6 +70,9 @@ pub enum ApplianceError {
     /// A shard ended by itself.
     #[error("shard {0} ended by itself; the edge stops rather than serve a part of its clients")]
     ShardEnded(usize),
+    /// The trunk ended by itself.
+    #[error("the trunk's thread ended by itself; the edge stops, since it would hear nothing any more")]
+    TrunkEnded,
     /// Something that every host has is not there.
     #[error("cannot {what}: {error}")]
     Host {
@@ -79,11 +83,17 @@ pub enum ApplianceError {
     },
 }
 
+/// The trunk's thread: one, so that hub and lines pass things on without waking each other.
+struct TrunkThread {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
 /// The edge, running.
 pub struct Appliance {
     shards: Vec<Running>,
     sources: Arc<Sources>,
-    stop_trunk: oneshot::Sender<()>,
+    trunk: TrunkThread,
     stop_admin: oneshot::Sender<()>,
     draining: Arc<AtomicBool>,
     drain_ms: u32,
@@ -133,14 +143,15 @@ impl Appliance {
             handshake_timeout: Duration::from_millis(config.limits.handshake_timeout_ms.get()),
         };
         let draining = Arc::new(AtomicBool::new(false));
-        let stop_trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining);
+        let trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining)
+            .map_err(|error| ApplianceError::Host { what: "start the trunk's thread", error })?;
         let in_ring = sources.shards.iter().all(|shard| shard.counters.io_uring.get() == 1);
         tracing::info!(
             shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address,
             sends = if in_ring { "io_uring" } else { "one by one" }, "ready for clients"
         );
         let drain_ms = config.limits.drain_ms.get_u32();
-        Ok(Self { shards, sources, stop_trunk, stop_admin, draining, drain_ms, admin_address })
+        Ok(Self { shards, sources, trunk, stop_admin, draining, drain_ms, admin_address })
     }
 
     /// Where operators look.
@@ -152,7 +163,7 @@ impl Appliance {
     /// Looks after the parts until `signal` fires.
     ///
     /// # Errors
-    /// A shard ended by itself.
+    /// A shard or the trunk ended by itself.
     pub async fn watch(&self, signal: impl Future<Output = ()>) -> Result<(), ApplianceError> {
         let mut ticker = interval(WATCH_INTERVAL);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,6 +182,9 @@ impl Appliance {
                     }
                     if let Some(ended) = self.shards.iter().position(|shard| shard.thread.is_finished()) {
                         return Err(ApplianceError::ShardEnded(ended));
+                    }
+                    if self.trunk.thread.is_finished() {
+                        return Err(ApplianceError::TrunkEnded);
                     }
                     // The service manager restarts an edge of which a shard is stuck.
                     if self.sources.shards_turn() {
@@ -201,7 +215,10 @@ impl Appliance {
             }
         }
         // Tasks that have ended already need no telling.
-        let _ended = (self.stop_trunk.send(()), self.stop_admin.send(()));
+        let _ended = (self.trunk.stop.send(()), self.stop_admin.send(()));
+        if self.trunk.thread.join().is_err() {
+            tracing::error!("the trunk's thread panicked");
+        }
         tracing::info!("stopped");
     }
 
@@ -378,10 +395,10 @@ fn start_trunk(
     identity: Identity,
     shards: &[Running],
     desk: NewsDesk,
-    news: mpsc::Receiver<News>,
+    news: NewsIntake,
     sources: &Sources,
     draining: &Arc<AtomicBool>,
-) -> oneshot::Sender<()> {
+) -> io::Result<TrunkThread> {
     let (stop, stops) = oneshot::channel();
     let parts = Parts {
         identity,
@@ -393,8 +410,11 @@ fn start_trunk(
         status: Arc::clone(&sources.trunk),
         draining: Arc::clone(draining),
     };
-    tokio::spawn(trunk::run(parts, stops));
-    stop
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new()
+        .name("trunk".to_owned())
+        .spawn(move || runtime.block_on(trunk::run(parts, stops)))?;
+    Ok(TrunkThread { thread, stop })
 }
 
 fn node_address(config: &Config, tcp: &[SocketAddr], websocket: &[SocketAddr]) -> NodeAddress {

@@ -11,9 +11,6 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Threads for trunk and admin; the shards have their own.
-const WORKER_THREADS: usize = 2;
-
 /// The edge of the push appliance: holds client connections and pushes to them.
 #[derive(Parser)]
 #[command(
@@ -49,7 +46,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         println!("push-daemon: the settings are valid");
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
+    // For operators only: trunk and shards have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -15,10 +15,15 @@ use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::conn::Manner;
+use super::reason::CloseReason;
 use super::{LISTENER_TOKEN_BASE, Shard, token_of};
+use crate::sys::defer_accept;
 
 /// Of the capacity, in percent: below this a shard that was full listens again.
 const LISTEN_AGAIN_PERCENT: u64 = 95;
+
+/// How long the kernel holds back a client that has not said anything yet.
+const DEFER_ACCEPT_S: i32 = 1;
 
 /// After `accept` failed for want of descriptors or memory, it is tried again this much later.
 const ACCEPT_RETRY_MS: u32 = 100;
@@ -38,6 +43,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    defer_accept(&socket, DEFER_ACCEPT_S)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -121,13 +127,19 @@ impl Shard {
             return false;
         };
         self.websocket_connections += u32::from(websocket);
-        let token = token_of(slot, self.connections[slot].generation);
-        if let Err(error) = register(self.poll.registry(), descriptor, token) {
-            tracing::warn!(shard = self.id, %error, "cannot watch a connection");
-            self.finish(slot);
-            return true;
+        let place = self.place(slot);
+        self.handshakes.push_back((place, self.now.after(self.limits.handshake_timeout_ms.get_u32())));
+        // The kernel held it back until its first bytes were there.
+        if self.read(slot) {
+            self.unread.push(place);
         }
-        self.handshakes.push_back((self.place(slot), self.now.after(self.limits.handshake_timeout_ms.get_u32())));
+        // What comes between the read and this makes an event of its own.
+        if self.slot_of(&place).is_some()
+            && let Err(error) = register(self.poll.registry(), descriptor, token_of(slot, place.generation))
+        {
+            tracing::warn!(shard = self.id, %error, "cannot watch a connection");
+            self.part(slot, CloseReason::Unwatched, None);
+        }
         true
     }
 
