@@ -10,24 +10,21 @@
 //! ```
 //!
 //! Clients of the Bilibili dialect read other headers (operation 5, version 0), or a batch compressed, so their formats
-//! are buffers of their own, each made only when a member asked for it. Buffers come from a pool and go back to it when the last
+//! are buffers of their own, each made only when a member asked for it. Their memory is used again (`buffers`) when the last
 //! connection that still owes the block has sent it.
 //!
 //! It does not decide what belongs together, nor send.
 
-use std::sync::Arc;
+use std::cell::RefCell;
 
-use bytes::{BufMut, Bytes};
-use lockfree_object_pool::{LinearObjectPool, LinearOwnedReusable};
+use bytes::{BufMut, Bytes, BytesMut};
 use wire::goim::{HEADER_BYTES, Header, op};
 use wire::websocket::Opcode;
 use wire::websocket::frame::{MAX_SERVER_HEADER_BYTES, encode_header};
 
+use crate::buffers::Buffers;
 use crate::compress::{Compressed, put_plain};
 use crate::format::{Format, Formats};
-
-/// Buffers that grew beyond this are not kept when they come back.
-const KEPT_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Space before the packets.
 const PREFIX_BYTES: usize = MAX_SERVER_HEADER_BYTES + HEADER_BYTES;
@@ -52,17 +49,10 @@ pub struct Run {
     pub compressed: Compressed,
 }
 
-/// Where blocks get their memory. One per shard: no two threads compete for it.
+/// Where blocks get their memory. One per shard: it stays on its thread.
 pub struct BlockPool {
-    buffers: Arc<LinearObjectPool<Vec<u8>>>,
-}
-
-struct Held(LinearOwnedReusable<Vec<u8>>);
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
+    /// Borrowed for the time that one format of a block is put together, which asks for no other.
+    buffers: RefCell<Buffers>,
 }
 
 /// An immutable batch of packets in all the formats that were asked for.
@@ -85,21 +75,19 @@ impl BlockPool {
     /// An empty pool.
     #[must_use]
     pub fn new() -> Self {
-        let reset = |buffer: &mut Vec<u8>| {
-            buffer.clear();
-            buffer.shrink_to(KEPT_BUFFER_BYTES);
-        };
-        Self { buffers: Arc::new(LinearObjectPool::new(Vec::new, reset)) }
+        Self { buffers: RefCell::new(Buffers::new()) }
     }
 
     /// Puts `runs` together, in order, in the formats that somebody needs.
     #[must_use]
     pub fn build<'a>(&self, runs: impl Iterator<Item = &'a Run> + Clone, formats: Formats) -> Block {
         let count = runs.clone().map(|run| run.count).sum();
+        // No format is longer: headers are of one length, and a compressed form that is not shorter is not made.
+        let most_bytes = runs.clone().map(|run| run.packets.len()).sum();
         let formats = Format::ALL.map(|format| {
             formats.has(format).then(|| {
                 // Bilibili's clients loop over the packets of a message themselves; there is no raw header.
-                self.framed(format == Format::Goim && count > 1, |buffer| {
+                self.framed(most_bytes, format == Format::Goim && count > 1, |buffer| {
                     for run in runs.clone() {
                         put(run, format, buffer);
                     }
@@ -109,27 +97,30 @@ impl BlockPool {
         Block { formats, count }
     }
 
-    fn framed(&self, raw_header: bool, fill: impl FnOnce(&mut Vec<u8>)) -> Framed {
-        let mut buffer = self.buffers.pull_owned();
-        buffer.put_bytes(0, PREFIX_BYTES);
-        fill(&mut buffer);
-        let packets_bytes = buffer.len() - PREFIX_BYTES;
-        let mut at = PREFIX_BYTES;
-        if raw_header {
-            at -= HEADER_BYTES;
-            let header = Header { version: 1, operation: op::RAW, sequence: 0 };
-            buffer[at..PREFIX_BYTES].copy_from_slice(&header.encode(packets_bytes));
-        }
-        let mut frame_header = [0; MAX_SERVER_HEADER_BYTES];
-        let length = encode_header(Opcode::Binary, buffer.len() - at, &mut frame_header);
-        buffer[at - length..at].copy_from_slice(&frame_header[..length]);
-        Framed { buffer: Bytes::from_owner(Held(buffer)), websocket_at: at - length }
+    fn framed(&self, most_bytes: usize, raw_header: bool, fill: impl FnOnce(&mut BytesMut)) -> Framed {
+        let mut websocket_at = PREFIX_BYTES;
+        let buffer = self.buffers.borrow_mut().lend(PREFIX_BYTES + most_bytes, |buffer| {
+            buffer.put_bytes(0, PREFIX_BYTES);
+            fill(buffer);
+            let packets_bytes = buffer.len() - PREFIX_BYTES;
+            let mut at = PREFIX_BYTES;
+            if raw_header {
+                at -= HEADER_BYTES;
+                let header = Header { version: 1, operation: op::RAW, sequence: 0 };
+                buffer[at..PREFIX_BYTES].copy_from_slice(&header.encode(packets_bytes));
+            }
+            let mut frame_header = [0; MAX_SERVER_HEADER_BYTES];
+            let length = encode_header(Opcode::Binary, buffer.len() - at, &mut frame_header);
+            websocket_at = at - length;
+            buffer[websocket_at..at].copy_from_slice(&frame_header[..length]);
+        });
+        Framed { buffer, websocket_at }
     }
 }
 
 /// Appends `run` in one format. What was not compressed, because it was not worth it or because the first client that
 /// takes it has just come, goes plain: every client takes that.
-fn put(run: &Run, format: Format, buffer: &mut Vec<u8>) {
+fn put(run: &Run, format: Format, buffer: &mut BytesMut) {
     let compressed = match format {
         Format::Goim => return buffer.extend_from_slice(&run.packets),
         Format::Bilibili => &None,

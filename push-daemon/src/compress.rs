@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use wire::goim::{HEADER_BYTES, Header, Packets, op};
@@ -44,7 +44,7 @@ pub struct Saving {
 }
 
 /// `packets` as Bilibili's clients read them: operation 5, version 0.
-pub fn put_plain(packets: &[u8], out: &mut Vec<u8>) {
+pub fn put_plain(packets: &[u8], out: &mut impl BufMut) {
     for packet in Packets::new(packets, usize::MAX).flatten() {
         let header = Header { version: 0, operation: op::SEND_MESSAGE_REPLY, ..packet.header };
         header.put_packet(packet.body, out);

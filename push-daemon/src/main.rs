@@ -1,15 +1,12 @@
-//! The edge's binary: arguments, settings, log, signals, exit code.
+//! The edge's binary: arguments, settings, log, exit code.
 
-use std::io::IsTerminal;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use push_daemon::appliance::{Appliance, notify};
 use push_daemon::config::Config;
-use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use push_daemon::{log, process};
 
 /// The edge of the push appliance: holds client connections and pushes to them.
 #[derive(Parser)]
@@ -28,42 +25,21 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
         Err(error) => {
-            eprintln!("push-daemon: {error}");
-            ExitCode::FAILURE
+            // Nobody may be there to read it, which is no reason to panic.
+            let _read = writeln!(std::io::stderr(), "push-daemon: {error}");
+            return ExitCode::FAILURE;
         }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(arguments.config.as_deref())?;
+    };
     if arguments.check {
         println!("push-daemon: the settings are valid");
-        return Ok(());
+        return ExitCode::SUCCESS;
     }
-    // For operators only: trunk and shards have threads of their own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let appliance = Appliance::start(&config).await?;
-        notify(NotifyState::Ready);
-        let watched = appliance.watch(asked_to_stop(&mut terminate, &mut interrupt)).await;
-        notify(NotifyState::Stopping);
-        // A second signal cuts the drain short.
-        appliance.stop(asked_to_stop(&mut terminate, &mut interrupt)).await;
-        Ok(watched?)
-    })
-}
-
-async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let _written_at_the_end = log::start();
+    match process::serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -35,11 +35,15 @@ const SHARD_COUNTERS: &[(&str, &str, OfShard)] = &[
     ("delivered_bytes", "Bytes of those packets", |c| &c.delivered_bytes_total),
     ("sends", "Sends that carried packets", |c| &c.sends_total),
     ("send_calls", "System calls for those sends", |c| &c.send_calls_total),
+    ("sends_without_memory", "Sends that the kernel had no memory for, to be tried again", |c| {
+        &c.sends_without_memory_total
+    }),
     ("dropped_packets", "Packets owed to clients that were closed before they read them", |c| &c.dropped_packets_total),
     ("client_packets", "Packets from clients", |c| &c.client_packets_total),
     ("orders", "Orders taken from the shard's queue", |c| &c.orders_total),
     ("full", "Times that a shard stopped listening because it was full", |c| &c.full_total),
     ("accept_errors", "Accepts that failed for want of descriptors or memory", |c| &c.accept_errors_total),
+    ("loop_standstills", "Times that the event loop stood still, which counts for no client", |c| &c.standstills_total),
     ("loop_turns", "Turns of the event loop", |c| &c.turns_total),
     ("loop_busy_nanoseconds", "Time that the event loop worked", |c| &c.busy_ns_total),
 ];
@@ -102,6 +106,9 @@ impl Collector for Figures {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(figure(&sources.trunk).load(Relaxed)).encode(family)?;
         }
+        let help = "Lines of the log that were dropped because those before them were not written in time";
+        let dropped = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new(crate::log::dropped_lines()).encode(dropped)?;
         let mut lines =
             encoder.encode_descriptor("trunk_line_up", "1 while the line is up", None, MetricType::Gauge)?;
         for line in &sources.trunk.lines {

@@ -208,6 +208,9 @@ impl Conn {
     }
 }
 
+/// Spare entries that stay when all are spare. A storm needs many at once, whose memory goes with it.
+const KEPT_ENTRIES: usize = 256;
+
 /// Entries that only some connections need, and only for a while. Freed entries are used again, with whatever
 /// memory they own.
 pub(crate) struct Side<T> {
@@ -234,7 +237,18 @@ impl<T: Default> Side<T> {
     pub(crate) fn give_back(&mut self, index: u32, clean: impl FnOnce(T) -> T) {
         if let Some(entry) = self.entries.get_mut(index as usize).and_then(Option::take) {
             self.spare.push((index, clean(entry)));
+            if self.in_use() == 0 && self.entries.len() > KEPT_ENTRIES {
+                self.shrink();
+            }
         }
+    }
+
+    /// Forgets all but a few of the entries, none of which is in use.
+    fn shrink(&mut self) {
+        self.entries.truncate(KEPT_ENTRIES);
+        self.entries.shrink_to_fit();
+        self.spare.retain(|(index, _)| (*index as usize) < KEPT_ENTRIES);
+        self.spare.shrink_to_fit();
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
@@ -304,5 +318,15 @@ mod tests {
         assert_eq!(again, first);
         assert!(side.get(again).unwrap().is_empty() && side.get(again).unwrap().capacity() >= 100);
         assert_eq!(side.in_use(), 1);
+    }
+
+    #[test]
+    fn what_a_storm_needed_goes_with_it() {
+        let mut side: Side<Vec<u8>> = Side::new();
+        let storm: Vec<u32> = (0..10_000).map(|_| side.take()).collect();
+        storm.iter().for_each(|index| side.give_back(*index, |bytes| bytes));
+        assert!(side.entries.capacity() <= KEPT_ENTRIES && side.spare.capacity() <= KEPT_ENTRIES);
+        let again: std::collections::BTreeSet<u32> = (0..1_000).map(|_| side.take()).collect();
+        assert_eq!((again.len(), side.in_use()), (1_000, 1_000), "an index each");
     }
 }

@@ -46,6 +46,8 @@ pub struct Counters {
     pub sends_total: Counter,
     /// System calls for those sends: fewer where io_uring takes many at once.
     pub send_calls_total: Counter,
+    /// Sends that the kernel had no memory for; they are tried again at each tick.
+    pub sends_without_memory_total: Counter,
     /// Clients that take batches as zlib.
     pub zlib_clients: Counter,
     /// Clients that take batches as brotli.
@@ -66,6 +68,8 @@ pub struct Counters {
     pub full_total: Counter,
     /// `accept` failed: no descriptor, no memory.
     pub accept_errors_total: Counter,
+    /// Times that the loop stood still for longer than it ever sleeps, and did not count that time.
+    pub standstills_total: Counter,
     /// Turns of the loop: one that stands still is stuck.
     pub turns_total: Counter,
     /// Nanoseconds of work, waiting not counted.
@@ -85,6 +89,7 @@ impl Counters {
             delivered_bytes_total: Counter::default(),
             sends_total: Counter::default(),
             send_calls_total: Counter::default(),
+            sends_without_memory_total: Counter::default(),
             zlib_clients: Counter::default(),
             brotli_clients: Counter::default(),
             io_uring: Counter::default(),
@@ -95,6 +100,7 @@ impl Counters {
             orders_total: Counter::default(),
             full_total: Counter::default(),
             accept_errors_total: Counter::default(),
+            standstills_total: Counter::default(),
             turns_total: Counter::default(),
             busy_ns_total: Counter::default(),
             closed: std::array::from_fn(|_| Counter::default()),

@@ -234,6 +234,7 @@ impl Shard {
 
     /// Has the next tick pay, because no event will.
     fn try_again(&mut self, slot: u32) {
+        self.counters.sends_without_memory_total.add(1);
         let index = self.connections[slot].debt;
         if let Some(debt) = self.debts.get_mut(index) {
             debt.no_event_comes = true;

@@ -14,7 +14,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::order::{Delivery, OperationRun};
 use super::rooms::{Begin, Turn};
-use crate::block::Block;
+use crate::block::{Block, Run};
 
 /// Passing over a connection that does not accept the operation costs about this part of a send.
 const SCANS_PER_SEND: usize = 32;
@@ -42,6 +42,8 @@ pub(crate) struct Everyone {
     waiting: VecDeque<(u32, OperationRun)>,
     /// Bytes of those that wait.
     pub(crate) backlog_bytes: usize,
+    /// What the next walk carries, while its block is put together; kept for its memory.
+    merging: Vec<Run>,
 }
 
 struct Walk {
@@ -249,18 +251,18 @@ impl Shard {
     fn next_walk(&mut self) -> Option<Walk> {
         let everyone = &mut self.everyone;
         let (speed, operation) = everyone.waiting.front().map(|(speed, run)| (*speed, run.operation))?;
-        let mut runs = Vec::new();
         let mut bytes = 0;
         while let Some((_, next)) = everyone.waiting.pop_front_if(|(other_speed, next)| {
             (*other_speed, next.operation) == (speed, operation)
                 && (bytes == 0 || bytes + next.run.packets.len() <= self.block_bytes)
         }) {
             bytes += next.run.packets.len();
-            runs.push(next.run);
+            everyone.merging.push(next.run);
         }
         everyone.backlog_bytes -= bytes;
         let formats = self.formats();
-        let block = self.blocks.build(runs.iter(), formats);
+        let block = self.blocks.build(self.everyone.merging.iter(), formats);
+        self.everyone.merging.clear();
         Some(Walk { block, operation, next: 0, end: self.connections.end(), speed, began: self.now, served: 0 })
     }
 }

@@ -5,14 +5,20 @@
 //!
 //! Time is an argument: one test can run a shard through an hour.
 
+use std::collections::VecDeque;
+
 use wire::websocket::handshake::REQUEST_TIMEOUT;
 
 use super::Shard;
 use super::conn::Phase;
+use super::egress::Debt;
 use super::reason::CloseReason;
 
 /// How often the sweep goes on.
 pub(crate) const TICK_MS: u32 = 100;
+
+/// Deadlines for which a queue keeps its memory when it is empty.
+const KEPT_DEADLINES: usize = 1_024;
 
 /// The sweep passes the whole slab this many times within a heartbeat time-out.
 const PASSES_PER_TIMEOUT: u32 = 8;
@@ -56,6 +62,7 @@ impl Shard {
                 _ => {}
             }
         }
+        give_memory_back(&mut self.handshakes);
     }
 
     fn end_lingering(&mut self) {
@@ -69,6 +76,7 @@ impl Shard {
                 self.finish(slot);
             }
         }
+        give_memory_back(&mut self.lingers);
     }
 
     fn end_slow_packets(&mut self) {
@@ -96,7 +104,12 @@ impl Shard {
         let old = self.debts.iter().filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
         let old: Vec<u32> = old.map(|debt| debt.slot).collect();
         for slot in old {
-            self.part(slot, CloseReason::DebtAge, None);
+            // A kernel that is short of memory may say no more than that the socket is full, and make no event later.
+            self.pay(slot);
+            let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
+            if debt.and_then(Debt::since).is_some_and(|since| now.since(since) >= limit) {
+                self.part(slot, CloseReason::DebtAge, None);
+            }
         }
     }
 
@@ -119,5 +132,12 @@ impl Shard {
                 self.part(slot, CloseReason::HeartbeatTimeout, None);
             }
         }
+    }
+}
+
+/// A storm of clients makes a queue long; what it needed goes with it.
+fn give_memory_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > KEPT_DEADLINES {
+        queue.shrink_to(KEPT_DEADLINES);
     }
 }

@@ -14,6 +14,8 @@
 
 mod accepts;
 mod activity;
+#[cfg(test)]
+mod by_hand;
 mod clock;
 mod conn;
 pub mod counters;
@@ -32,8 +34,12 @@ mod requests;
 mod ring;
 mod rooms;
 mod send;
+#[cfg(test)]
+mod send_faults;
 mod session;
 mod spawn;
+#[cfg(test)]
+mod standstills;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -46,7 +52,7 @@ use wire::key::Place;
 
 use accepts::AcceptSets;
 pub use activity::MergeWindows;
-use clock::Tick;
+use clock::{Clock, Tick};
 use conn::{Connections, Side};
 use counters::Counters;
 use egress::Debt;
@@ -74,7 +80,7 @@ const WAKER_TOKEN: Token = Token(usize::MAX);
 const LISTENER_TOKEN_BASE: usize = usize::MAX - 1024;
 
 /// Longest sleep, so that a stuck loop can be told from an idle one.
-const MAX_SLEEP_MS: u64 = 1_000;
+const MAX_SLEEP_MS: u32 = 1_000;
 
 /// Orders taken in one turn.
 const ORDERS_PER_TURN: usize = 256;
@@ -126,7 +132,8 @@ pub struct Shard {
     /// Clients that are in, by the number of their format.
     joined_by_format: [u32; Format::ALL.len()],
     websocket_connections: u32,
-    epoch: Instant,
+    clock: Clock,
+    /// Of this turn.
     now: Tick,
     last_tick: Tick,
     sweep_next: u32,
@@ -161,6 +168,11 @@ fn token_of(slot: u32, generation: u32) -> Token {
     Token((generation as usize) << 32 | slot as usize)
 }
 
+/// How long a loop with nothing to do sleeps.
+fn longest_sleep_ms(limits: &Limits) -> u32 {
+    (limits.heartbeat_timeout_ms.get_u32() / 8).clamp(liveness::TICK_MS, MAX_SLEEP_MS)
+}
+
 impl Shard {
     /// Runs until told to stop.
     fn run(&mut self) -> io::Result<()> {
@@ -173,26 +185,38 @@ impl Shard {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            let began = Instant::now();
-            self.now = Tick(began.duration_since(self.epoch).as_millis() as u32);
-            for event in &events {
-                self.dispatch(event);
-            }
-            self.read_unread();
-            self.accept();
-            if !self.take_orders() {
+            if !self.turn(&events, Instant::now())? {
                 return Ok(());
             }
-            self.close_windows();
-            self.serve_rounds(self.turn_sends);
-            self.go_on_with_resync();
-            self.drain();
-            self.tick();
-            self.close_gathered();
-            self.publish(began);
-            if let Some(error) = self.broken.take() {
-                return Err(error);
-            }
+        }
+    }
+
+    /// Does what is to be done at the moment `began`. False when the shard has to stop.
+    fn turn(&mut self, events: &Events, began: Instant) -> io::Result<bool> {
+        let (now, skipped) = self.clock.turn(began);
+        self.now = now;
+        if !skipped.is_zero() {
+            self.counters.standstills_total.add(1);
+            tracing::warn!(shard = self.id, ?skipped, "stood still; that time counts for no client");
+        }
+        for event in events {
+            self.dispatch(event);
+        }
+        self.read_unread();
+        self.accept();
+        if !self.take_orders() {
+            return Ok(false);
+        }
+        self.close_windows();
+        self.serve_rounds(self.turn_sends);
+        self.go_on_with_resync();
+        self.drain();
+        self.tick();
+        self.close_gathered();
+        self.publish(began);
+        match self.broken.take() {
+            Some(error) => Err(error),
+            None => Ok(true),
         }
     }
 
@@ -314,11 +338,10 @@ impl Shard {
             || self.listeners.is_empty()
             || self.accept_again.is_some();
         let paced = self.rounds.contains(&Round::Everyone);
-        let longest = (self.limits.heartbeat_timeout_ms.get() / 8).clamp(u64::from(liveness::TICK_MS), MAX_SLEEP_MS);
         let tick = match (paced, timers) {
             (true, _) => 10,
             (false, true) => u64::from(liveness::TICK_MS),
-            (false, false) => longest,
+            (false, false) => u64::from(longest_sleep_ms(&self.limits)),
         };
         // A window that closes within this millisecond is due in the next.
         let window = self.next_window_ms().map_or(u64::MAX, |ms| u64::from(ms.max(1)));

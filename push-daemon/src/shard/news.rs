@@ -176,7 +176,7 @@ impl NewsIntake {
             if let Some(taken) = self.taken {
                 sleep_until(taken + GATHER).await;
             }
-            batch.extend(std::iter::from_fn(|| self.shared.queue.pop()).take(NEWS_BATCH));
+            batch.extend(std::iter::from_fn(|| self.try_next()).take(NEWS_BATCH));
             if !batch.is_empty() {
                 self.taken = Some(Instant::now());
                 return;
@@ -188,6 +188,11 @@ impl NewsIntake {
             }
             self.shared.hub_waits.store(false, SeqCst);
         }
+    }
+
+    /// The next of the news that are there now.
+    pub fn try_next(&mut self) -> Option<News> {
+        self.shared.queue.pop()
     }
 }
 

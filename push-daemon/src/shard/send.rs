@@ -94,6 +94,8 @@ impl Outlet {
     /// # Errors
     /// The ring is broken, and with it the knowledge of what was sent: the shard cannot go on.
     pub(crate) fn run(&mut self, block: &Block, slice: &mut [Outgoing]) -> io::Result<u64> {
+        #[cfg(test)]
+        let slice = super::send_faults::struck(slice);
         match self {
             Self::Ring(ring) if slice.len() >= RING_WORTHWHILE => ring.send_all(block, slice),
             _ => {
@@ -109,6 +111,10 @@ impl Outlet {
 
 /// Hands `bytes` to one socket, without waiting.
 pub(crate) fn offer(socket: impl AsFd, bytes: &[u8]) -> Outcome {
+    #[cfg(test)]
+    if let Some(outcome) = super::send_faults::next() {
+        return outcome;
+    }
     loop {
         match send(&socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}

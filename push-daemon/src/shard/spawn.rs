@@ -15,7 +15,7 @@ use socket2::Socket;
 
 use super::accepts::AcceptSets;
 use super::activity::MergeWindows;
-use super::clock::Tick;
+use super::clock::{Clock, Tick};
 use super::conn::{Connections, Side};
 use super::counters::Counters;
 use super::fanout::Everyone;
@@ -28,7 +28,7 @@ use super::own_keys::OwnKeys;
 use super::platforms::Platforms;
 use super::rooms::Rooms;
 use super::send::{Outlet, RING_ENTRIES};
-use super::{Shard, WAKER_TOKEN};
+use super::{Shard, WAKER_TOKEN, longest_sleep_ms};
 use crate::block::BlockPool;
 use crate::config::{Limits, SendPath};
 use crate::format::Format;
@@ -135,7 +135,7 @@ fn start(
     }
 }
 
-fn open(
+pub(super) fn open(
     settings: ShardSettings,
     poll: Poll,
     handle: ShardHandle,
@@ -191,7 +191,8 @@ fn open(
         joined: 0,
         joined_by_format: [0; Format::ALL.len()],
         websocket_connections: 0,
-        epoch: Instant::now(),
+        // Twice as long as it ever sleeps: an ordinary turn is far below.
+        clock: Clock::new(Instant::now(), 2 * longest_sleep_ms(&settings.limits)),
         now: Tick(0),
         last_tick: Tick(0),
         sweep_next: 0,

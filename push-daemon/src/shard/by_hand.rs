@@ -1,0 +1,188 @@
+//! For tests: a shard that the test turns itself, at the moments of its choice.
+//!
+//! Everything is real, sockets and poll included, but the time, and who turns the loop.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Waker};
+use wire::goim::{Header, Packets, op};
+
+use super::counters::Counters;
+use super::news::{News, NewsDesk, NewsIntake};
+use super::order::{Admitted, Delivery, Order, ShardHandle};
+use super::spawn::open;
+use super::{Shard, ShardSettings, WAKER_TOKEN};
+use crate::block::Run;
+use crate::compress::Compressed;
+use crate::config::{Config, Limits, SendPath};
+
+/// How long a turn waits for what is on its way over loopback.
+const ON_ITS_WAY: Duration = Duration::from_millis(2);
+
+/// Turns within which anything has to happen that does.
+const PATIENCE_TURNS: u32 = 5_000;
+
+/// How long a viewer waits for what was sent to it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) struct ByHand {
+    shard: Shard,
+    handle: ShardHandle,
+    pub(crate) counters: Arc<Counters>,
+    news: NewsIntake,
+    events: Events,
+    tcp: SocketAddr,
+    /// The moment of the last turn.
+    moment: Instant,
+}
+
+/// Runs `work` with a shard, on a thread whose descriptor table is the shard's.
+pub(crate) fn by_hand(send: SendPath, limits: Limits, work: impl FnOnce(&mut ByHand) + Send) {
+    // As in an edge: made, and dropped, on a thread that is not the shard's.
+    let poll = Poll::new().unwrap();
+    let handle = ShardHandle::new(256, Waker::new(poll.registry(), WAKER_TOKEN).unwrap());
+    thread::scope(|scope| {
+        let inside = handle.clone();
+        let worked = scope.spawn(|| work(&mut ByHand::open(send, limits, poll, inside))).join();
+        worked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+impl ByHand {
+    fn open(send: SendPath, limits: Limits, poll: Poll, handle: ShardHandle) -> Self {
+        let Config { shard, bilibili, .. } = Config::default();
+        let settings = ShardSettings {
+            id: 0,
+            node: 1,
+            cpu: None,
+            capacity: 256,
+            tcp: vec!["127.0.0.1:0".parse().unwrap()],
+            websocket: Vec::new(),
+            backlog: 256,
+            accepts_per_turn: 64,
+            slice_sends: 256,
+            turn_sends: 1_024,
+            order_queue: 256,
+            send,
+            backlog_bytes: shard.backlog_bytes.count(),
+            block_bytes: shard.block_bytes.count(),
+            merge: super::MergeWindows::default(),
+            bilibili_room_type: bilibili.room_type.into(),
+            limits,
+        };
+        let counters = Arc::new(Counters::new());
+        let (desk, news) = NewsDesk::open(256).unwrap();
+        let (shard, (tcp, _)) = open(settings, poll, handle.clone(), desk, Arc::clone(&counters)).unwrap();
+        let events = Events::with_capacity(1_024);
+        Self { shard, handle, counters, news, events, tcp: tcp[0], moment: Instant::now() }
+    }
+
+    /// One turn of the loop, `later` than the last, with whatever has come.
+    pub(crate) fn turn(&mut self, later: Duration) {
+        self.moment += later;
+        self.shard.poll.poll(&mut self.events, Some(ON_ITS_WAY)).unwrap();
+        assert!(self.shard.turn(&self.events, self.moment).unwrap(), "nobody asked it to stop");
+    }
+
+    /// Turns, without time passing, until `happened`.
+    pub(crate) fn turn_until(&mut self, what: &str, mut happened: impl FnMut(&mut Self) -> bool) {
+        for _ in 0..PATIENCE_TURNS {
+            if happened(self) {
+                return;
+            }
+            self.turn(Duration::ZERO);
+        }
+        panic!("{PATIENCE_TURNS} turns, and {what} did not happen");
+    }
+
+    /// Clients that are in, in the room `live://1`, with nothing left to read.
+    pub(crate) fn join(&mut self, count: usize) -> Vec<Viewer> {
+        let mut viewers: Vec<Viewer> = (0..count).map(|_| Viewer::connect(self.tcp)).collect();
+        for viewer in &mut viewers {
+            viewer.send(op::AUTH, br#"{"mid":0,"room_id":"live://1","accepts":[1000]}"#);
+        }
+        let mut admitted = 0;
+        self.turn_until("everybody is in", |by_hand| {
+            while let Some(news) = by_hand.news.try_next() {
+                if let News::Auth { place, .. } = news {
+                    let grant =
+                        Admitted { mid: 0, key: None, room: Some("live://1".into()), accepts: vec![1000], rooms: None };
+                    by_hand.order(Order::Admitted(place, Box::new(grant)));
+                    admitted += 1;
+                }
+            }
+            admitted == count && by_hand.counters.joined.get() == count as u64
+        });
+        for viewer in &mut viewers {
+            assert_eq!(viewer.hears(1), [(op::AUTH_REPLY, String::new())]);
+        }
+        viewers
+    }
+
+    /// A message to the room.
+    pub(crate) fn push(&mut self, body: &str) {
+        let mut packets = Vec::new();
+        Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
+        let run = Run { packets: packets.into(), count: 1, compressed: Compressed::default() };
+        self.order(Order::Deliver(Arc::new(Delivery::Room("live://1".into(), run))));
+    }
+
+    fn order(&mut self, order: Order) {
+        assert!(self.handle.queue(order).is_ok(), "the queue is long enough for a test");
+    }
+}
+
+/// One client, whose socket never waits.
+pub(crate) struct Viewer {
+    socket: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Viewer {
+    fn connect(to: SocketAddr) -> Self {
+        let socket = TcpStream::connect(to).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, unread: Vec::new() }
+    }
+
+    pub(crate) fn send(&mut self, operation: i32, body: &[u8]) {
+        let mut packet = Vec::new();
+        Header { version: 1, operation, sequence: 1 }.put_packet(body, &mut packet);
+        self.socket.write_all(&packet).unwrap();
+    }
+
+    /// Operations and bodies of the next packets, which have been sent: at least `count`.
+    pub(crate) fn hears(&mut self, count: usize) -> Vec<(i32, String)> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = self.heard();
+        while heard.len() < count {
+            assert!(Instant::now() < deadline, "{heard:?} and no more");
+            thread::yield_now();
+            heard.extend(self.heard());
+        }
+        heard
+    }
+
+    /// Operations and bodies of what has come since.
+    pub(crate) fn heard(&mut self) -> Vec<(i32, String)> {
+        let mut scratch = [0; 16 << 10];
+        loop {
+            match self.socket.read(&mut scratch) {
+                Ok(0) => panic!("the shard has closed the connection"),
+                Ok(count) => self.unread.extend_from_slice(&scratch[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let mut packets = Packets::new(&self.unread, usize::MAX);
+        let heard = packets.by_ref().map(Result::unwrap);
+        let heard = heard.map(|packet| (packet.header.operation, String::from_utf8_lossy(packet.body).into_owned()));
+        let heard = heard.collect();
+        self.unread = packets.rest().to_vec();
+        heard
+    }
+}
