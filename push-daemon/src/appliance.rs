@@ -25,8 +25,9 @@ use wire::trunk::NodeAddress;
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
-use crate::shard::news::{NewsDesk, NewsIntake};
+use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
+use crate::shard::presence::Presence;
 use crate::shard::{MergeWindows, Running, ShardSettings, spawn};
 use crate::trunk::{self, Identity, Parts, TrunkStatus};
 
@@ -113,7 +114,8 @@ impl Appliance {
         let incarnation = u64::from_ne_bytes(random()?);
         let (desk, news) = NewsDesk::open(config.trunk.news_queue.count())
             .map_err(|error| ApplianceError::Host { what: "start the courier's thread", error })?;
-        let (shards, tcp, websocket) = start_shards(config, &plan, &desk)?;
+        let presence = Presence::new(usize::from(plan.count), plan.capacity);
+        let (shards, tcp, websocket) = start_shards(config, &plan, &desk, &presence)?;
 
         let listener = admin::listen(config.admin.listen.0)
             .await
@@ -143,8 +145,19 @@ impl Appliance {
             handshake_timeout: Duration::from_millis(config.limits.handshake_timeout_ms.get()),
         };
         let draining = Arc::new(AtomicBool::new(false));
-        let trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining)
-            .map_err(|error| ApplianceError::Host { what: "start the trunk's thread", error })?;
+        let trunk = Parts {
+            identity,
+            settings: config.trunk.clone(),
+            shards: shards.iter().map(|shard| shard.handle.clone()).collect(),
+            presence,
+            counters: shards.iter().map(|shard| Arc::clone(&shard.counters)).collect(),
+            desk,
+            news,
+            status: Arc::clone(&sources.trunk),
+            draining: Arc::clone(&draining),
+        };
+        let trunk =
+            start_trunk(trunk).map_err(|error| ApplianceError::Host { what: "start the trunk's thread", error })?;
         let in_ring = sources.shards.iter().all(|shard| shard.counters.io_uring.get() == 1);
         tracing::info!(
             shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address,
@@ -343,7 +356,7 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
 type Started = (Vec<Running>, Vec<SocketAddr>, Vec<SocketAddr>);
 
 /// Starts shards one after another: the first finds out which ports the kernel gives for port 0.
-fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started, ApplianceError> {
+fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presence) -> Result<Started, ApplianceError> {
     let mut shards: Vec<Running> = Vec::with_capacity(usize::from(plan.count));
     let sockets = |addresses: &[ListenAddress]| addresses.iter().map(|address| address.0).collect::<Vec<_>>();
     let (mut tcp, mut websocket) = (sockets(&config.listen.tcp), sockets(&config.listen.websocket));
@@ -367,7 +380,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
             bilibili_room_type: config.bilibili.room_type.as_str().into(),
             limits: config.limits,
         };
-        match spawn(settings, desk.clone()) {
+        match spawn(settings, desk.clone(), presence) {
             Ok((running, start)) => {
                 shards.push(running);
                 (tcp, websocket) = start;
@@ -390,26 +403,8 @@ fn merge_windows(config: &Config) -> MergeWindows {
     MergeWindows { default_ms: config.shard.merge_ms.get_u32(), by_type: by_type.collect() }
 }
 
-fn start_trunk(
-    config: &Config,
-    identity: Identity,
-    shards: &[Running],
-    desk: NewsDesk,
-    news: NewsIntake,
-    sources: &Sources,
-    draining: &Arc<AtomicBool>,
-) -> io::Result<TrunkThread> {
+fn start_trunk(parts: Parts) -> io::Result<TrunkThread> {
     let (stop, stops) = oneshot::channel();
-    let parts = Parts {
-        identity,
-        settings: config.trunk.clone(),
-        shards: shards.iter().map(|shard| shard.handle.clone()).collect(),
-        counters: shards.iter().map(|shard| Arc::clone(&shard.counters)).collect(),
-        desk,
-        news,
-        status: Arc::clone(&sources.trunk),
-        draining: Arc::clone(draining),
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new()
         .name("trunk".to_owned())

@@ -23,7 +23,6 @@ static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 ///
 /// # Panics
 /// The process has a log already.
-#[must_use]
 pub fn start() -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (lines, guard) =

@@ -14,6 +14,7 @@ use counting::Heap;
 use push_daemon::config::{Config, SendPath};
 use push_daemon::shard::news::{News, NewsDesk, NewsIntake};
 use push_daemon::shard::order::{Admitted, Order};
+use push_daemon::shard::presence::Presence;
 use push_daemon::shard::{MergeWindows, Running, ShardSettings, spawn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wire::goim::{HEADER_BYTES, Header, op};
@@ -61,7 +62,7 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
+fn start(desk: NewsDesk, presence: &Presence) -> (Running, (SocketAddr, SocketAddr)) {
     let Config { shard, limits, bilibili, .. } = Config::default();
     let settings = ShardSettings {
         id: 0,
@@ -82,7 +83,7 @@ fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
         bilibili_room_type: bilibili.room_type.into(),
         limits,
     };
-    let (running, (tcp, websocket)) = spawn(settings, desk).unwrap();
+    let (running, (tcp, websocket)) = spawn(settings, desk, presence).unwrap();
     (running, (tcp[0], websocket[0]))
 }
 
@@ -138,10 +139,10 @@ fn hear_answer(client: &mut TcpStream, websocket: bool) {
     assert_eq!(answer[length - HEADER_BYTES..][8..12], op::AUTH_REPLY.to_be_bytes());
 }
 
-fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut NewsIntake) -> i64 {
+fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut NewsIntake, presence: &Presence) -> i64 {
     let mut clients: Vec<TcpStream> = Vec::with_capacity(CLIENTS as usize);
     let before = Heap::of_all();
-    let (running, (tcp, websocket)) = start(desk.clone());
+    let (running, (tcp, websocket)) = start(desk.clone(), presence);
     let to = if shape.websocket { websocket } else { tcp };
     for number in 0..CLIENTS {
         clients.push(connect(to, shape, number));
@@ -181,10 +182,11 @@ fn an_idle_connection_costs_little_memory() {
         println!("skipped: {CLIENTS} connections need more descriptors than {limit:?}");
         return;
     }
-    // One desk for all: its memory is there before and after.
+    // One of each for all, as in an edge of many shards: their memory is there before and after.
+    let presence = Presence::new(1, CLIENTS);
     let (desk, mut news) = NewsDesk::open(2 * CLIENTS as usize).unwrap();
     for shape in &SHAPES {
-        let bytes = bytes_per_client(shape, &desk, &mut news);
+        let bytes = bytes_per_client(shape, &desk, &mut news, &presence);
         println!("{}: {bytes} bytes", shape.name);
         assert!(bytes <= shape.bound, "{}: {bytes} bytes a client, over {}", shape.name, shape.bound);
     }

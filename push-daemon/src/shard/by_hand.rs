@@ -14,6 +14,7 @@ use wire::goim::{Header, Packets, op};
 use super::counters::Counters;
 use super::news::{News, NewsDesk, NewsIntake};
 use super::order::{Admitted, Delivery, Order, ShardHandle};
+use super::presence::Presence;
 use super::spawn::open;
 use super::{Shard, ShardSettings, WAKER_TOKEN};
 use crate::block::Run;
@@ -76,7 +77,8 @@ impl ByHand {
         };
         let counters = Arc::new(Counters::new());
         let (desk, news) = NewsDesk::open(256).unwrap();
-        let (shard, (tcp, _)) = open(settings, poll, handle.clone(), desk, Arc::clone(&counters)).unwrap();
+        let (shard, (tcp, _)) =
+            open(settings, poll, handle.clone(), desk, &Presence::new(1, 256), Arc::clone(&counters)).unwrap();
         let events = Events::with_capacity(1_024);
         Self { shard, handle, counters, news, events, tcp: tcp[0], moment: Instant::now() }
     }

@@ -7,7 +7,7 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `activity` what a room has
+//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that · `activity` what a room has
 //! to send · `fanout` one block to many · `send`,
 //! `ring` how bytes reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`,
 //! `news` orders in and news out · `counters`, `reason` what is counted
@@ -29,6 +29,7 @@ pub mod news;
 pub mod order;
 mod own_keys;
 mod platforms;
+pub mod presence;
 pub mod reason;
 mod requests;
 mod ring;
@@ -69,7 +70,7 @@ use rooms::Rooms;
 use send::{Outgoing, Outlet};
 pub use spawn::{Running, ShardSettings, Start, spawn};
 
-use crate::block::BlockPool;
+use crate::block::{Block, BlockPool};
 use crate::config::Limits;
 use crate::format::{Format, Formats};
 
@@ -117,6 +118,8 @@ pub struct Shard {
     outlet: Outlet,
     /// The sends of the slice under way; kept for its memory.
     outgoing: Vec<Outgoing>,
+    /// The blocks that they send. At most one a send.
+    slice_blocks: Vec<Block>,
     /// Why the shard cannot go on.
     broken: Option<io::Error>,
     /// Slots that a slice serves; kept for its memory.

@@ -75,10 +75,7 @@ impl Hub {
         let packets = batch.offsets.len() as u64;
         self.status.packets_total.fetch_add(packets, Relaxed);
         match batch.target {
-            Some(Target::Room(room)) => {
-                let run = self.run(batch.packets, packets as u32);
-                self.give_all(Delivery::Room(room.into(), run)).await;
-            }
+            Some(Target::Room(room)) => self.deliver_to_room(room, batch.packets, packets as u32).await,
             Some(Target::Keys(keys)) => self.deliver_to_keys(&keys.keys, self.runs(&batch.packets)).await,
             Some(Target::Mids(mids)) => {
                 self.give_all(Delivery::Mids(mids.mids.into(), self.runs(&batch.packets))).await
@@ -125,6 +122,19 @@ impl Hub {
                 None
             }
         }
+    }
+
+    /// To the shards that have members; in most there is none of a small room.
+    async fn deliver_to_room(&mut self, room: String, packets: Bytes, count: u32) {
+        let mut there = std::mem::take(&mut self.there);
+        self.presence.shards(&room, &mut there);
+        if !there.is_empty() {
+            let delivery = Arc::new(Delivery::Room(room.into(), self.run(packets, count)));
+            for shard in there.drain(..) {
+                self.give(shard, Order::Deliver(Arc::clone(&delivery))).await;
+            }
+        }
+        self.there = there;
     }
 
     /// A key that names a place goes to its shard alone; one that a client brought is looked for in all.

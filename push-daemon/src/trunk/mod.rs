@@ -33,6 +33,7 @@ use crate::config::Trunk;
 use crate::shard::counters::Counters;
 use crate::shard::news::{NewsDesk, NewsIntake};
 use crate::shard::order::{Order, ShardHandle};
+use crate::shard::presence::Presence;
 use arbiter::Arbiter;
 use line::{LineEvent, LineSender};
 use status::count;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub settings: Trunk,
     /// All shards, by their number.
     pub shards: Vec<ShardHandle>,
+    /// Which of them may have members of a room.
+    pub presence: Presence,
     /// What they count.
     pub counters: Vec<Arc<Counters>>,
     /// Where they put their news.
@@ -94,6 +97,9 @@ struct Hub {
     secret: Secret,
     max_pending: usize,
     shards: Vec<ShardHandle>,
+    presence: Presence,
+    /// Shards that a push to a room goes to; kept for its memory.
+    there: Vec<usize>,
     counters: Vec<Arc<Counters>>,
     desk: NewsDesk,
     status: Arc<TrunkStatus>,
@@ -136,6 +142,8 @@ pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
         told: vec![false; parts.shards.len()],
         max_pending: parts.settings.pending.count(),
         shards: parts.shards,
+        presence: parts.presence,
+        there: Vec::new(),
         counters: parts.counters,
         desk: parts.desk,
         status: parts.status,
