@@ -7,10 +7,10 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that · `activity` what a room has
-//! to send · `fanout` one block to many · `send`,
-//! `ring` how bytes reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`,
-//! `news` orders in and news out · `counters`, `reason` what is counted
+//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
+//! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring` how bytes reach the kernel ·
+//! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `news` orders in and news out ·
+//! `counters`, `reason` what is counted
 
 mod accepts;
 mod activity;
