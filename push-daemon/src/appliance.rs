@@ -370,6 +370,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presen
             websocket,
             backlog: config.listen.backlog.get_i32(),
             accepts_per_turn: config.shard.accepts_per_turn.count(),
+            most_asking: most_asking(config, plan.count),
             slice_sends: config.shard.slice_sends.count(),
             turn_sends: config.shard.turn_sends.count(),
             send: config.shard.send,
@@ -396,6 +397,12 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presen
         }
     }
     Ok((shards, tcp, websocket))
+}
+
+/// A shard's part of what may be upstream without an answer. Half of it stays free for messages, and for clients that were
+/// taken in before they asked.
+fn most_asking(config: &Config, shards: u16) -> u32 {
+    (config.trunk.pending.get_u32() / 2 / u32::from(shards)).max(1)
 }
 
 fn merge_windows(config: &Config) -> MergeWindows {

@@ -73,6 +73,7 @@ fn start(desk: NewsDesk, presence: &Presence) -> (Running, (SocketAddr, SocketAd
         websocket: vec!["127.0.0.1:0".parse().unwrap()],
         backlog: 4_096,
         accepts_per_turn: shard.accepts_per_turn.count(),
+        most_asking: CLIENTS,
         slice_sends: shard.slice_sends.count(),
         turn_sends: shard.turn_sends.count(),
         order_queue: shard.order_queue.count(),

@@ -76,7 +76,9 @@ impl Shard {
 
     /// Whether a call of [`Self::accept`] could do something.
     pub(crate) fn accepts_are_due(&self) -> bool {
-        self.accept_again.is_none_or(|moment| moment.is_due(self.now)) && self.listeners.iter().any(|l| l.ready)
+        self.asking < self.most_asking
+            && self.accept_again.is_none_or(|moment| moment.is_due(self.now))
+            && self.listeners.iter().any(|l| l.ready)
     }
 
     /// Takes a bounded number of new connections in.
@@ -93,7 +95,8 @@ impl Shard {
                 if self.connections.is_full() {
                     return self.stop_listening();
                 }
-                if !self.listeners[index].ready || !self.accept_one(index) {
+                let may_ask = self.asking < self.most_asking;
+                if !may_ask || !self.listeners[index].ready || !self.accept_one(index) {
                     break;
                 }
             }

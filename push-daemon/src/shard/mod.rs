@@ -41,6 +41,8 @@ mod session;
 mod spawn;
 #[cfg(test)]
 mod standstills;
+#[cfg(test)]
+mod storms;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -148,6 +150,10 @@ pub struct Shard {
     websocket: Vec<SocketAddr>,
     backlog: i32,
     accepts_per_turn: usize,
+    /// Connections that admission is being asked about.
+    asking: u32,
+    /// When so many are, no more are accepted: they wait in the kernel's queue, where nobody refuses them.
+    most_asking: u32,
     slice_sends: usize,
     turn_sends: usize,
     block_bytes: usize,

@@ -54,6 +54,8 @@ pub struct ShardSettings {
     pub backlog: i32,
     /// Connections taken in between two polls.
     pub accepts_per_turn: usize,
+    /// Clients that admission may be asked about at once; then no more are taken in until it answers.
+    pub most_asking: u32,
     /// Sends of one round before the next has its turn.
     pub slice_sends: usize,
     /// Sends between two polls.
@@ -207,6 +209,8 @@ pub(super) fn open(
         websocket: websocket.iter().map(|(address, _)| *address).collect(),
         backlog: settings.backlog,
         accepts_per_turn: settings.accepts_per_turn,
+        asking: 0,
+        most_asking: settings.most_asking,
         slice_sends: settings.slice_sends,
         turn_sends: settings.turn_sends,
         block_bytes: settings.block_bytes,
