@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,7 +17,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use sd_notify::NotifyState;
 use settings::ListenAddress;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use wire::key::KeySecret;
 use wire::trunk::NodeAddress;
@@ -24,8 +25,9 @@ use wire::trunk::NodeAddress;
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
-use crate::shard::news::{News, NewsDesk};
+use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
+use crate::shard::presence::Presence;
 use crate::shard::{MergeWindows, Running, ShardSettings, spawn};
 use crate::trunk::{self, Identity, Parts, TrunkStatus};
 
@@ -69,6 +71,9 @@ pub enum ApplianceError {
     /// A shard ended by itself.
     #[error("shard {0} ended by itself; the edge stops rather than serve a part of its clients")]
     ShardEnded(usize),
+    /// The trunk ended by itself.
+    #[error("the trunk's thread ended by itself; the edge stops, since it would hear nothing any more")]
+    TrunkEnded,
     /// Something that every host has is not there.
     #[error("cannot {what}: {error}")]
     Host {
@@ -79,11 +84,17 @@ pub enum ApplianceError {
     },
 }
 
+/// The trunk's thread: one, so that hub and lines pass things on without waking each other.
+struct TrunkThread {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
 /// The edge, running.
 pub struct Appliance {
     shards: Vec<Running>,
     sources: Arc<Sources>,
-    stop_trunk: oneshot::Sender<()>,
+    trunk: TrunkThread,
     stop_admin: oneshot::Sender<()>,
     draining: Arc<AtomicBool>,
     drain_ms: u32,
@@ -103,7 +114,8 @@ impl Appliance {
         let incarnation = u64::from_ne_bytes(random()?);
         let (desk, news) = NewsDesk::open(config.trunk.news_queue.count())
             .map_err(|error| ApplianceError::Host { what: "start the courier's thread", error })?;
-        let (shards, tcp, websocket) = start_shards(config, &plan, &desk)?;
+        let presence = Presence::new(usize::from(plan.count), plan.capacity);
+        let (shards, tcp, websocket) = start_shards(config, &plan, &desk, &presence)?;
 
         let listener = admin::listen(config.admin.listen.0)
             .await
@@ -133,14 +145,26 @@ impl Appliance {
             handshake_timeout: Duration::from_millis(config.limits.handshake_timeout_ms.get()),
         };
         let draining = Arc::new(AtomicBool::new(false));
-        let stop_trunk = start_trunk(config, identity, &shards, desk, news, &sources, &draining);
+        let trunk = Parts {
+            identity,
+            settings: config.trunk.clone(),
+            shards: shards.iter().map(|shard| shard.handle.clone()).collect(),
+            presence,
+            counters: shards.iter().map(|shard| Arc::clone(&shard.counters)).collect(),
+            desk,
+            news,
+            status: Arc::clone(&sources.trunk),
+            draining: Arc::clone(&draining),
+        };
+        let trunk =
+            start_trunk(trunk).map_err(|error| ApplianceError::Host { what: "start the trunk's thread", error })?;
         let in_ring = sources.shards.iter().all(|shard| shard.counters.io_uring.get() == 1);
         tracing::info!(
             shards = plan.count, capacity = plan.capacity, ?tcp, ?websocket, admin = %admin_address,
             sends = if in_ring { "io_uring" } else { "one by one" }, "ready for clients"
         );
         let drain_ms = config.limits.drain_ms.get_u32();
-        Ok(Self { shards, sources, stop_trunk, stop_admin, draining, drain_ms, admin_address })
+        Ok(Self { shards, sources, trunk, stop_admin, draining, drain_ms, admin_address })
     }
 
     /// Where operators look.
@@ -152,7 +176,7 @@ impl Appliance {
     /// Looks after the parts until `signal` fires.
     ///
     /// # Errors
-    /// A shard ended by itself.
+    /// A shard or the trunk ended by itself.
     pub async fn watch(&self, signal: impl Future<Output = ()>) -> Result<(), ApplianceError> {
         let mut ticker = interval(WATCH_INTERVAL);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,6 +195,9 @@ impl Appliance {
                     }
                     if let Some(ended) = self.shards.iter().position(|shard| shard.thread.is_finished()) {
                         return Err(ApplianceError::ShardEnded(ended));
+                    }
+                    if self.trunk.thread.is_finished() {
+                        return Err(ApplianceError::TrunkEnded);
                     }
                     // The service manager restarts an edge of which a shard is stuck.
                     if self.sources.shards_turn() {
@@ -201,7 +228,10 @@ impl Appliance {
             }
         }
         // Tasks that have ended already need no telling.
-        let _ended = (self.stop_trunk.send(()), self.stop_admin.send(()));
+        let _ended = (self.trunk.stop.send(()), self.stop_admin.send(()));
+        if self.trunk.thread.join().is_err() {
+            tracing::error!("the trunk's thread panicked");
+        }
         tracing::info!("stopped");
     }
 
@@ -326,7 +356,7 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
 type Started = (Vec<Running>, Vec<SocketAddr>, Vec<SocketAddr>);
 
 /// Starts shards one after another: the first finds out which ports the kernel gives for port 0.
-fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started, ApplianceError> {
+fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presence) -> Result<Started, ApplianceError> {
     let mut shards: Vec<Running> = Vec::with_capacity(usize::from(plan.count));
     let sockets = |addresses: &[ListenAddress]| addresses.iter().map(|address| address.0).collect::<Vec<_>>();
     let (mut tcp, mut websocket) = (sockets(&config.listen.tcp), sockets(&config.listen.websocket));
@@ -340,6 +370,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
             websocket,
             backlog: config.listen.backlog.get_i32(),
             accepts_per_turn: config.shard.accepts_per_turn.count(),
+            most_asking: most_asking(config, plan.count),
             slice_sends: config.shard.slice_sends.count(),
             turn_sends: config.shard.turn_sends.count(),
             send: config.shard.send,
@@ -350,7 +381,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
             bilibili_room_type: config.bilibili.room_type.as_str().into(),
             limits: config.limits,
         };
-        match spawn(settings, desk.clone()) {
+        match spawn(settings, desk.clone(), presence) {
             Ok((running, start)) => {
                 shards.push(running);
                 (tcp, websocket) = start;
@@ -368,33 +399,24 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk) -> Result<Started
     Ok((shards, tcp, websocket))
 }
 
+/// A shard's part of what may be upstream without an answer. Half of it stays free for messages, and for clients that were
+/// taken in before they asked.
+fn most_asking(config: &Config, shards: u16) -> u32 {
+    (config.trunk.pending.get_u32() / 2 / u32::from(shards)).max(1)
+}
+
 fn merge_windows(config: &Config) -> MergeWindows {
     let by_type = config.shard.merge_ms_by_type.iter().map(|(kind, window)| (kind.clone(), window.get_u32()));
     MergeWindows { default_ms: config.shard.merge_ms.get_u32(), by_type: by_type.collect() }
 }
 
-fn start_trunk(
-    config: &Config,
-    identity: Identity,
-    shards: &[Running],
-    desk: NewsDesk,
-    news: mpsc::Receiver<News>,
-    sources: &Sources,
-    draining: &Arc<AtomicBool>,
-) -> oneshot::Sender<()> {
+fn start_trunk(parts: Parts) -> io::Result<TrunkThread> {
     let (stop, stops) = oneshot::channel();
-    let parts = Parts {
-        identity,
-        settings: config.trunk.clone(),
-        shards: shards.iter().map(|shard| shard.handle.clone()).collect(),
-        counters: shards.iter().map(|shard| Arc::clone(&shard.counters)).collect(),
-        desk,
-        news,
-        status: Arc::clone(&sources.trunk),
-        draining: Arc::clone(draining),
-    };
-    tokio::spawn(trunk::run(parts, stops));
-    stop
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new()
+        .name("trunk".to_owned())
+        .spawn(move || runtime.block_on(trunk::run(parts, stops)))?;
+    Ok(TrunkThread { thread, stop })
 }
 
 fn node_address(config: &Config, tcp: &[SocketAddr], websocket: &[SocketAddr]) -> NodeAddress {

@@ -6,9 +6,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::appliance::{Appliance, ApplianceError, notify};
 use crate::config::Config;
 
-/// Threads for trunk and admin; the shards have their own.
-const WORKER_THREADS: usize = 2;
-
 /// Serves clients until the process is asked to stop, and says goodbye to them. A second signal cuts that short. What
 /// goes wrong stands in the log.
 ///
@@ -17,7 +14,8 @@ const WORKER_THREADS: usize = 2;
 /// it is started again.
 pub fn serve(config: &Config) -> Result<(), ApplianceError> {
     let host = |what| move |error| ApplianceError::Host { what, error };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build();
+    // For operators only: trunk and shards have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(host("start the runtime"))?.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(host("listen for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(host("listen for SIGINT"))?;

@@ -1,10 +1,12 @@
 //! The system calls that no safe wrapper offers.
 //!
 //! It holds what must be `unsafe` for the data plane, and nothing that decides anything.
-#![allow(unsafe_code)] // `unshare` and `close_range` act on the whole descriptor table; see each block.
+#![allow(unsafe_code)] // Calls that act on a whole descriptor table, or take an address; see each block.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::Socket;
 
 /// Highest descriptor of the standard streams, which every thread keeps.
 const LAST_STANDARD: u32 = 2;
@@ -35,6 +37,27 @@ fn close_between(first: u32, last: Option<u32>) -> io::Result<()> {
     // SAFETY: the table was made private above; nothing in this thread owns a descriptor outside `keep`, and the
     // owners in other threads look their descriptors up in another table.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } as libc::c_int)
+}
+
+/// Has a listening socket hold a connection back until its first bytes are there, so that a shard wakes once for both.
+/// Who says nothing is handed over after `seconds` all the same, when the kernel repeats its SYN+ACK.
+///
+/// Clients of this protocol always speak first (tcp(7), TCP_DEFER_ACCEPT).
+///
+/// # Errors
+/// `setsockopt` failed.
+pub(crate) fn defer_accept(listener: &Socket, seconds: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&seconds) as libc::socklen_t;
+    // SAFETY: the option takes an int, which lives through the call.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            length,
+        )
+    })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

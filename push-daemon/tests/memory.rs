@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use counting::Heap;
 use push_daemon::config::{Config, SendPath};
-use push_daemon::shard::news::{News, NewsDesk};
+use push_daemon::shard::news::{News, NewsDesk, NewsIntake};
 use push_daemon::shard::order::{Admitted, Order};
+use push_daemon::shard::presence::Presence;
 use push_daemon::shard::{MergeWindows, Running, ShardSettings, spawn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::mpsc::Receiver;
 use wire::goim::{HEADER_BYTES, Header, op};
 use wire::websocket::Opcode;
 use wire::websocket::client::{put_masked_frame, put_request};
@@ -62,7 +62,7 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
+fn start(desk: NewsDesk, presence: &Presence) -> (Running, (SocketAddr, SocketAddr)) {
     let Config { shard, limits, bilibili, .. } = Config::default();
     let settings = ShardSettings {
         id: 0,
@@ -73,6 +73,7 @@ fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
         websocket: vec!["127.0.0.1:0".parse().unwrap()],
         backlog: 4_096,
         accepts_per_turn: shard.accepts_per_turn.count(),
+        most_asking: CLIENTS,
         slice_sends: shard.slice_sends.count(),
         turn_sends: shard.turn_sends.count(),
         order_queue: shard.order_queue.count(),
@@ -83,7 +84,7 @@ fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
         bilibili_room_type: bilibili.room_type.into(),
         limits,
     };
-    let (running, (tcp, websocket)) = spawn(settings, desk).unwrap();
+    let (running, (tcp, websocket)) = spawn(settings, desk, presence).unwrap();
     (running, (tcp[0], websocket[0]))
 }
 
@@ -105,9 +106,13 @@ fn connect(to: SocketAddr, shape: &Shape, number: u32) -> TcpStream {
 }
 
 /// Lets the next who asks in.
-fn admit_one(news: &mut Receiver<News>, running: &Running) {
+fn admit_one(news: &mut NewsIntake, running: &Running) {
     loop {
-        let News::Auth { place, body, .. } = news.blocking_recv().unwrap() else { continue };
+        let Some(told) = news.try_next() else {
+            std::thread::yield_now();
+            continue;
+        };
+        let News::Auth { place, body, .. } = told else { continue };
         let room = body.room.map(|room| room.as_str().into());
         let admitted = Admitted { mid: body.mid, key: None, room, accepts: body.accepts, rooms: None };
         let mut order = Order::Admitted(place, Box::new(admitted));
@@ -135,10 +140,10 @@ fn hear_answer(client: &mut TcpStream, websocket: bool) {
     assert_eq!(answer[length - HEADER_BYTES..][8..12], op::AUTH_REPLY.to_be_bytes());
 }
 
-fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut Receiver<News>) -> i64 {
+fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut NewsIntake, presence: &Presence) -> i64 {
     let mut clients: Vec<TcpStream> = Vec::with_capacity(CLIENTS as usize);
     let before = Heap::of_all();
-    let (running, (tcp, websocket)) = start(desk.clone());
+    let (running, (tcp, websocket)) = start(desk.clone(), presence);
     let to = if shape.websocket { websocket } else { tcp };
     for number in 0..CLIENTS {
         clients.push(connect(to, shape, number));
@@ -157,7 +162,7 @@ fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut Receiver<News>) -
     // needed goes within a tick or two.
     let deadline = Instant::now() + SOON;
     let bytes = loop {
-        while news.try_recv().is_ok() {}
+        while news.try_next().is_some() {}
         let bytes = (Heap::of_all() - before).bytes / i64::from(CLIENTS);
         if bytes <= shape.bound || Instant::now() >= deadline {
             break bytes;
@@ -178,10 +183,11 @@ fn an_idle_connection_costs_little_memory() {
         println!("skipped: {CLIENTS} connections need more descriptors than {limit:?}");
         return;
     }
-    // One desk for all: its memory is there before and after.
+    // One of each for all, as in an edge of many shards: their memory is there before and after.
+    let presence = Presence::new(1, CLIENTS);
     let (desk, mut news) = NewsDesk::open(2 * CLIENTS as usize).unwrap();
     for shape in &SHAPES {
-        let bytes = bytes_per_client(shape, &desk, &mut news);
+        let bytes = bytes_per_client(shape, &desk, &mut news, &presence);
         println!("{}: {bytes} bytes", shape.name);
         assert!(bytes <= shape.bound, "{}: {bytes} bytes a client, over {}", shape.name, shape.bound);
     }

@@ -9,12 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
-use tokio::sync::mpsc::Receiver;
 use wire::goim::{Header, Packets, op};
+use wire::key::Place;
 
 use super::counters::Counters;
-use super::news::{News, NewsDesk};
-use super::order::{Admitted, Delivery, Order, ShardHandle};
+use super::news::{News, NewsDesk, NewsIntake};
+use super::order::{Admitted, Delivery, Order, Refusal, ShardHandle};
+use super::presence::Presence;
 use super::spawn::open;
 use super::{Shard, ShardSettings, WAKER_TOKEN};
 use crate::block::Run;
@@ -23,6 +24,9 @@ use crate::config::{Config, Limits, SendPath};
 
 /// How long a turn waits for what is on its way over loopback.
 const ON_ITS_WAY: Duration = Duration::from_millis(2);
+
+/// Clients that admission may be asked about at once.
+pub(crate) const MOST_ASKING: u32 = 64;
 
 /// Turns within which anything has to happen that does.
 const PATIENCE_TURNS: u32 = 5_000;
@@ -34,7 +38,7 @@ pub(crate) struct ByHand {
     shard: Shard,
     handle: ShardHandle,
     pub(crate) counters: Arc<Counters>,
-    news: Receiver<News>,
+    news: NewsIntake,
     events: Events,
     tcp: SocketAddr,
     /// The moment of the last turn.
@@ -65,6 +69,7 @@ impl ByHand {
             websocket: Vec::new(),
             backlog: 256,
             accepts_per_turn: 64,
+            most_asking: MOST_ASKING,
             slice_sends: 256,
             turn_sends: 1_024,
             order_queue: 256,
@@ -77,7 +82,8 @@ impl ByHand {
         };
         let counters = Arc::new(Counters::new());
         let (desk, news) = NewsDesk::open(256).unwrap();
-        let (shard, (tcp, _)) = open(settings, poll, handle.clone(), desk, Arc::clone(&counters)).unwrap();
+        let (shard, (tcp, _)) =
+            open(settings, poll, handle.clone(), desk, &Presence::new(1, 256), Arc::clone(&counters)).unwrap();
         let events = Events::with_capacity(1_024);
         Self { shard, handle, counters, news, events, tcp: tcp[0], moment: Instant::now() }
     }
@@ -100,23 +106,42 @@ impl ByHand {
         panic!("{PATIENCE_TURNS} turns, and {what} did not happen");
     }
 
-    /// Clients that are in, in the room `live://1`, with nothing left to read.
-    pub(crate) fn join(&mut self, count: usize) -> Vec<Viewer> {
+    /// Clients that have connected and sent their auth packet.
+    pub(crate) fn knock(&self, count: usize) -> Vec<Viewer> {
         let mut viewers: Vec<Viewer> = (0..count).map(|_| Viewer::connect(self.tcp)).collect();
         for viewer in &mut viewers {
             viewer.send(op::AUTH, br#"{"mid":0,"room_id":"live://1","accepts":[1000]}"#);
         }
-        let mut admitted = 0;
+        viewers
+    }
+
+    /// Those that admission was asked about since.
+    pub(crate) fn asked(&mut self) -> Vec<Place> {
+        let news = std::iter::from_fn(|| self.news.try_next());
+        news.filter_map(|news| if let News::Auth { place, .. } = news { Some(place) } else { None }).collect()
+    }
+
+    /// Admission lets a client in.
+    pub(crate) fn grant(&mut self, place: Place) {
+        let rooms = None;
+        let grant = Admitted { mid: 0, key: None, room: Some("live://1".into()), accepts: vec![1000], rooms };
+        self.order(Order::Admitted(place, Box::new(grant)));
+    }
+
+    /// Admission does not.
+    pub(crate) fn deny(&mut self, place: Place) {
+        self.order(Order::Refused(place, Refusal { code: -101, reason: "no".into() }));
+    }
+
+    /// Clients that are in, in the room `live://1`, with nothing left to read.
+    pub(crate) fn join(&mut self, count: usize) -> Vec<Viewer> {
+        let mut viewers = self.knock(count);
+        let joined = self.counters.joined.get() + count as u64;
         self.turn_until("everybody is in", |by_hand| {
-            while let Ok(news) = by_hand.news.try_recv() {
-                if let News::Auth { place, .. } = news {
-                    let grant =
-                        Admitted { mid: 0, key: None, room: Some("live://1".into()), accepts: vec![1000], rooms: None };
-                    by_hand.order(Order::Admitted(place, Box::new(grant)));
-                    admitted += 1;
-                }
+            for place in by_hand.asked() {
+                by_hand.grant(place);
             }
-            admitted == count && by_hand.counters.joined.get() == count as u64
+            by_hand.counters.joined.get() == joined
         });
         for viewer in &mut viewers {
             assert_eq!(viewer.hears(1), [(op::AUTH_REPLY, String::new())]);

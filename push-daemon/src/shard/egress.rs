@@ -19,7 +19,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::conn::{Conn, NONE, Phase};
 use super::reason::CloseReason;
-use super::send::{Outcome, Outgoing, offer};
+use super::send::{Outcome, Outgoing, RING_ENTRIES, offer};
 use crate::block::{Block, View};
 
 /// Entries of a debt that are kept allocated for its next user.
@@ -105,23 +105,48 @@ impl Debt {
 impl Shard {
     /// Sends `block` to the connections in `slots`, or owes it. No slot may stand there twice.
     pub(crate) fn deliver(&mut self, slots: &[u32], block: &Block) {
-        let mut slice = std::mem::take(&mut self.outgoing);
+        self.gather(slots, block);
+        self.send_gathered();
+    }
+
+    /// Puts sends of `block` to the connections in `slots` into the slice, to go with those of other blocks. No slot may
+    /// stand twice in a slice.
+    pub(crate) fn gather(&mut self, slots: &[u32], block: &Block) {
+        let number = self.slice_blocks.len() as u32;
+        let mut is_sent = false;
         for slot in slots {
             let Some(conn) = self.connections.get(*slot).filter(|conn| conn.phase == Phase::Joined) else { continue };
             let view = view_of(conn);
             if conn.debt != NONE {
                 self.delivered(*slot, block, view, 0);
             } else if let Some(socket) = &conn.socket {
-                let outcome = Outcome::Broken;
-                slice.push(Outgoing { slot: *slot, socket: socket.as_raw_fd(), view, outcome });
+                is_sent = true;
+                let (socket, outcome) = (socket.as_raw_fd(), Outcome::Broken);
+                self.outgoing.push(Outgoing { slot: *slot, socket, block: number, view, outcome });
             }
         }
-        match self.outlet.run(block, &mut slice) {
+        if is_sent {
+            self.slice_blocks.push(block.clone());
+        }
+        if self.outgoing.len() >= RING_ENTRIES as usize {
+            self.send_gathered();
+        }
+    }
+
+    /// Sends what was gathered.
+    pub(crate) fn send_gathered(&mut self) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let mut slice = std::mem::take(&mut self.outgoing);
+        let mut blocks = std::mem::take(&mut self.slice_blocks);
+        match self.outlet.run(&blocks, &mut slice) {
             Ok(calls) => self.counters.send_calls_total.add(calls),
             Err(error) => self.broken = Some(error),
         }
         self.counters.sends_total.add(slice.len() as u64);
         for outgoing in slice.drain(..) {
+            let block = &blocks[outgoing.block as usize];
             match outgoing.outcome {
                 Outcome::Taken(sent) => self.delivered(outgoing.slot, block, outgoing.view, sent),
                 Outcome::NoMemory => {
@@ -131,7 +156,8 @@ impl Shard {
                 Outcome::Broken => self.close_later(outgoing.slot, CloseReason::PeerReset),
             }
         }
-        self.outgoing = slice;
+        blocks.clear();
+        (self.outgoing, self.slice_blocks) = (slice, blocks);
     }
 
     /// Counts a block as delivered, and owes what the socket did not take of it.

@@ -132,11 +132,20 @@ impl Shard {
     }
 
     /// Serves the rounds under way, in turn, until `budget` connections were served or all have waited for time.
+    ///
+    /// Small rooms share a slice. A room has one turn in it, because a connection may stand in a slice once; and what
+    /// goes to everybody has slices of its own.
     pub(crate) fn serve_rounds(&mut self, budget: usize) {
         let mut left = budget;
         let mut turns = self.rounds.len();
+        let mut until_again = turns;
         while left > 0 && turns > 0 {
             let Some(round) = self.rounds.pop_front() else { break };
+            if until_again == 0 || round == Round::Everyone {
+                self.send_gathered();
+                until_again = self.rounds.len() + 1;
+            }
+            until_again -= 1;
             let most = left.min(self.slice_sends);
             let (served, goes_on) = match round {
                 Round::Room(room) => self.serve_room(room, most),
@@ -149,6 +158,7 @@ impl Shard {
             // A round that served nobody has nothing to do before time passes.
             turns = if served > 0 { self.rounds.len() } else { turns - 1 };
         }
+        self.send_gathered();
     }
 
     /// Whether a round could go on at once.
@@ -175,7 +185,7 @@ impl Shard {
         let served = due.len();
         let goes_on = match &turn {
             Turn::Send(block) => {
-                self.deliver(&due, block);
+                self.gather(&due, block);
                 true
             }
             Turn::Wait(window_ms) => {

@@ -328,13 +328,14 @@ impl Shard {
             (Dialect::Bilibili, 2) => Format::Zlib,
             (Dialect::Bilibili, _) => Format::Bilibili,
         };
-        conn.phase = Phase::Authenticating;
         let news = News::Auth { place: self.place(slot), body, cookie, address: self.address(slot) };
         if !self.news.tell(news) {
             let why = CloseReason::AuthUnavailable;
             self.refuse_auth(slot, why.code(), why.words(), why);
             return Ok(Flow::Ended);
         }
+        self.connections[slot].phase = Phase::Authenticating;
+        self.asking += 1;
         Ok(Flow::Hold)
     }
 

@@ -15,10 +15,15 @@ use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::conn::Manner;
+use super::reason::CloseReason;
 use super::{LISTENER_TOKEN_BASE, Shard, token_of};
+use crate::sys::defer_accept;
 
 /// Of the capacity, in percent: below this a shard that was full listens again.
 const LISTEN_AGAIN_PERCENT: u64 = 95;
+
+/// How long the kernel holds back a client that has not said anything yet.
+const DEFER_ACCEPT_S: i32 = 1;
 
 /// After `accept` failed for want of descriptors or memory, it is tried again this much later.
 const ACCEPT_RETRY_MS: u32 = 100;
@@ -38,6 +43,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    defer_accept(&socket, DEFER_ACCEPT_S)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -70,7 +76,9 @@ impl Shard {
 
     /// Whether a call of [`Self::accept`] could do something.
     pub(crate) fn accepts_are_due(&self) -> bool {
-        self.accept_again.is_none_or(|moment| moment.is_due(self.now)) && self.listeners.iter().any(|l| l.ready)
+        self.asking < self.most_asking
+            && self.accept_again.is_none_or(|moment| moment.is_due(self.now))
+            && self.listeners.iter().any(|l| l.ready)
     }
 
     /// Takes a bounded number of new connections in.
@@ -87,7 +95,8 @@ impl Shard {
                 if self.connections.is_full() {
                     return self.stop_listening();
                 }
-                if !self.listeners[index].ready || !self.accept_one(index) {
+                let may_ask = self.asking < self.most_asking;
+                if !may_ask || !self.listeners[index].ready || !self.accept_one(index) {
                     break;
                 }
             }
@@ -121,13 +130,19 @@ impl Shard {
             return false;
         };
         self.websocket_connections += u32::from(websocket);
-        let token = token_of(slot, self.connections[slot].generation);
-        if let Err(error) = register(self.poll.registry(), descriptor, token) {
-            tracing::warn!(shard = self.id, %error, "cannot watch a connection");
-            self.finish(slot);
-            return true;
+        let place = self.place(slot);
+        self.handshakes.push_back((place, self.now.after(self.limits.handshake_timeout_ms.get_u32())));
+        // The kernel held it back until its first bytes were there.
+        if self.read(slot) {
+            self.unread.push(place);
         }
-        self.handshakes.push_back((self.place(slot), self.now.after(self.limits.handshake_timeout_ms.get_u32())));
+        // What comes between the read and this makes an event of its own.
+        if self.slot_of(&place).is_some()
+            && let Err(error) = register(self.poll.registry(), descriptor, token_of(slot, place.generation))
+        {
+            tracing::warn!(shard = self.id, %error, "cannot watch a connection");
+            self.part(slot, CloseReason::Unwatched, None);
+        }
         true
     }
 

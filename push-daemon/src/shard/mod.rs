@@ -7,10 +7,10 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `activity` what a room has
-//! to send · `fanout` one block to many · `send`,
-//! `ring` how bytes reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`,
-//! `news` orders in and news out · `counters`, `reason` what is counted · `tables` for benchmarks
+//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
+//! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring` how bytes reach the kernel ·
+//! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `news` orders in and news out ·
+//! `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
 mod activity;
@@ -29,6 +29,7 @@ pub mod news;
 pub mod order;
 mod own_keys;
 mod platforms;
+pub mod presence;
 pub mod reason;
 mod requests;
 mod ring;
@@ -40,6 +41,8 @@ mod session;
 mod spawn;
 #[cfg(test)]
 mod standstills;
+#[cfg(test)]
+mod storms;
 pub mod tables;
 
 use std::collections::{HashMap, VecDeque};
@@ -70,7 +73,7 @@ use rooms::Rooms;
 use send::{Outgoing, Outlet};
 pub use spawn::{Running, ShardSettings, Start, spawn};
 
-use crate::block::BlockPool;
+use crate::block::{Block, BlockPool};
 use crate::config::Limits;
 use crate::format::{Format, Formats};
 
@@ -118,6 +121,8 @@ pub struct Shard {
     outlet: Outlet,
     /// The sends of the slice under way; kept for its memory.
     outgoing: Vec<Outgoing>,
+    /// The blocks that they send. At most one a send.
+    slice_blocks: Vec<Block>,
     /// Why the shard cannot go on.
     broken: Option<io::Error>,
     /// Slots that a slice serves; kept for its memory.
@@ -146,6 +151,10 @@ pub struct Shard {
     websocket: Vec<SocketAddr>,
     backlog: i32,
     accepts_per_turn: usize,
+    /// Connections that admission is being asked about.
+    asking: u32,
+    /// When so many are, no more are accepted: they wait in the kernel's queue, where nobody refuses them.
+    most_asking: u32,
     slice_sends: usize,
     turn_sends: usize,
     block_bytes: usize,

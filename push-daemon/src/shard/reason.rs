@@ -98,6 +98,8 @@ reasons! {
     WebSocketTooLarge = "websocket_too_large", -400, MESSAGE_TOO_BIG, "the message is over the limit";
     /// Another rule of RFC 6455 was broken.
     WebSocketProtocol = "websocket_protocol", -400, PROTOCOL_ERROR, "not a valid WebSocket frame";
+    /// The kernel has no memory to watch the connection with.
+    Unwatched = "unwatched", -503, TRY_AGAIN_LATER, "no room for another connection, connect elsewhere";
     /// The logic tier ended the session.
     Kicked = "kicked", -409, POLICY_VIOLATION, "the session was ended";
     /// The daemon goes down for a deploy.

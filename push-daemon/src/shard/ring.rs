@@ -34,29 +34,29 @@ impl Ring {
         Ok(Self { ring, entries: entries as usize })
     }
 
-    /// Sends `block` to every connection of `slice` and writes down what each took. Gives the number of submissions.
+    /// Sends every connection of `slice` its block and writes down what each took. Gives the number of submissions.
     ///
     /// # Errors
     /// A submission failed or a completion is missing: what was sent is not known.
-    pub(crate) fn send_all(&mut self, block: &Block, slice: &mut [Outgoing]) -> io::Result<u64> {
+    pub(crate) fn send_all(&mut self, blocks: &[Block], slice: &mut [Outgoing]) -> io::Result<u64> {
         let mut submissions = 0;
         for part in slice.chunks_mut(self.entries) {
-            self.submit(block, part)?;
+            self.submit(blocks, part)?;
             submissions += 1;
         }
         Ok(submissions)
     }
 
-    fn submit(&mut self, block: &Block, part: &mut [Outgoing]) -> io::Result<()> {
+    fn submit(&mut self, blocks: &[Block], part: &mut [Outgoing]) -> io::Result<()> {
         let mut queue = self.ring.submission();
         for (index, outgoing) in part.iter().enumerate() {
-            let bytes = block.view(outgoing.view).unwrap_or_default();
+            let bytes = outgoing.bytes(blocks);
             let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
             let entry = opcode::Send::new(types::Fd(outgoing.socket), bytes.as_ptr(), length)
                 .flags(FLAGS)
                 .build()
                 .user_data(index as u64);
-            // SAFETY: the bytes belong to `block` and the socket to a connection of this shard, both of which outlive
+            // SAFETY: the bytes belong to one of `blocks` and the socket to a connection of this shard, both of which outlive
             // this call; all completions are awaited below, so the kernel is done with them when it returns.
             unsafe { queue.push(&entry) }.map_err(io::Error::other)?;
         }

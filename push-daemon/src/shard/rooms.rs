@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::activity::{Activity, MergeWindows, Served};
 use super::conn::{NONE, Side};
+use super::presence::OwnPresence;
 use crate::block::{Block, Run};
 use crate::format::{Format, Formats};
 
@@ -53,13 +54,14 @@ pub(crate) struct Rooms {
     by_name: HashTable<u32>,
     hasher: RandomState,
     activities: Side<Activity>,
+    presence: OwnPresence,
     /// Bytes in all backlogs together; the loop takes no orders while they are over its bound.
     backlog_bytes: usize,
 }
 
 impl Rooms {
-    /// No rooms; new ones get their merge window from `windows`.
-    pub(crate) fn new(windows: MergeWindows) -> Self {
+    /// No rooms; new ones get their merge window from `windows` and are told to `presence`.
+    pub(crate) fn new(windows: MergeWindows, presence: OwnPresence) -> Self {
         Self {
             windows,
             rooms: Vec::new(),
@@ -67,6 +69,7 @@ impl Rooms {
             by_name: HashTable::new(),
             hasher: RandomState::new(),
             activities: Side::new(),
+            presence,
             backlog_bytes: 0,
         }
     }
@@ -183,6 +186,7 @@ impl Rooms {
     }
 
     fn create(&mut self, name: &str) -> u32 {
+        self.presence.enter(name);
         let room = Room {
             name: name.into(),
             members: Vec::new(),
@@ -212,6 +216,7 @@ impl Rooms {
             found.remove();
         }
         let room = &mut self.rooms[index as usize];
+        self.presence.leave(&room.name);
         room.name = Box::default();
         room.members = Vec::new();
         let activity = std::mem::replace(&mut room.activity, NONE);
@@ -244,6 +249,7 @@ mod tests {
 
     use super::*;
     use crate::block::BlockPool;
+    use crate::shard::presence::Presence;
 
     fn run(body: &str) -> Run {
         let mut packets = Vec::new();
@@ -265,7 +271,8 @@ mod tests {
 
         fn with_window(default_ms: u32) -> Self {
             let windows = MergeWindows { default_ms, ..MergeWindows::default() };
-            Self { rooms: Rooms::new(windows), pool: BlockPool::new(), at: BTreeMap::new() }
+            let presence = Presence::new(1, 100).of_shard(0);
+            Self { rooms: Rooms::new(windows, presence), pool: BlockPool::new(), at: BTreeMap::new() }
         }
 
         fn join(&mut self, slot: u32) -> u32 {

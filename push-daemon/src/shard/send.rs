@@ -24,8 +24,17 @@ pub(crate) struct Outgoing {
     pub(crate) slot: u32,
     /// The connection's; it stays open for as long as the slice is under way.
     pub(crate) socket: RawFd,
+    /// Which of the slice's blocks.
+    pub(crate) block: u32,
     pub(crate) view: View,
     pub(crate) outcome: Outcome,
+}
+
+impl Outgoing {
+    /// What is to be sent; nothing if the block has not the view.
+    pub(crate) fn bytes<'a>(&self, blocks: &'a [Block]) -> &'a [u8] {
+        blocks.get(self.block as usize).and_then(|block| block.view(self.view)).unwrap_or_default()
+    }
 }
 
 /// What became of a send.
@@ -88,20 +97,19 @@ impl Outlet {
         matches!(self, Self::Ring(_))
     }
 
-    /// Sends `block` to every connection of the slice and writes down what became of it. Gives how many system calls
-    /// it took.
+    /// Sends every connection of the slice its block and writes down what became of it. Gives how many system calls it
+    /// took.
     ///
     /// # Errors
     /// The ring is broken, and with it the knowledge of what was sent: the shard cannot go on.
-    pub(crate) fn run(&mut self, block: &Block, slice: &mut [Outgoing]) -> io::Result<u64> {
+    pub(crate) fn run(&mut self, blocks: &[Block], slice: &mut [Outgoing]) -> io::Result<u64> {
         #[cfg(test)]
         let slice = super::send_faults::struck(slice);
         match self {
-            Self::Ring(ring) if slice.len() >= RING_WORTHWHILE => ring.send_all(block, slice),
+            Self::Ring(ring) if slice.len() >= RING_WORTHWHILE => ring.send_all(blocks, slice),
             _ => {
                 for outgoing in &mut *slice {
-                    let Some(bytes) = block.view(outgoing.view) else { continue };
-                    outgoing.outcome = offer(borrow(outgoing.socket), bytes);
+                    outgoing.outcome = offer(borrow(outgoing.socket), outgoing.bytes(blocks));
                 }
                 Ok(slice.len() as u64)
             }

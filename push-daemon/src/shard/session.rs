@@ -46,6 +46,7 @@ impl Shard {
         };
         let header = self.take_auth_header(slot);
         let accepts = self.accepts.acquire(admitted.accepts);
+        self.asking -= 1;
         let conn = &mut self.connections[slot];
         conn.phase = Phase::Joined;
         conn.mid = admitted.mid;
@@ -203,8 +204,13 @@ impl Shard {
     /// Takes the client out of every index.
     fn withdraw(&mut self, slot: u32) {
         self.forget_input(slot);
-        if self.connections[slot].phase != Phase::Joined {
-            return;
+        match self.connections[slot].phase {
+            Phase::Joined => {}
+            Phase::Authenticating => {
+                self.asking -= 1;
+                return;
+            }
+            _ => return,
         }
         self.leave_room(slot);
         self.mids.remove(&mut self.connections, slot);

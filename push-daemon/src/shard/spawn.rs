@@ -26,6 +26,7 @@ use super::news::NewsDesk;
 use super::order::ShardHandle;
 use super::own_keys::OwnKeys;
 use super::platforms::Platforms;
+use super::presence::Presence;
 use super::rooms::Rooms;
 use super::send::{Outlet, RING_ENTRIES};
 use super::{Shard, WAKER_TOKEN, longest_sleep_ms};
@@ -53,6 +54,8 @@ pub struct ShardSettings {
     pub backlog: i32,
     /// Connections taken in between two polls.
     pub accepts_per_turn: usize,
+    /// Clients that admission may be asked about at once; then no more are taken in until it answers.
+    pub most_asking: u32,
     /// Sends of one round before the next has its turn.
     pub slice_sends: usize,
     /// Sends between two polls.
@@ -89,19 +92,19 @@ pub type Start = (Vec<SocketAddr>, Vec<SocketAddr>);
 /// Starts a shard and waits until it listens.
 ///
 /// The poll and its waker are made here, before the thread has a descriptor table of its own, so that this
-/// thread's table holds the waker as well.
+/// thread's table holds the waker as well. `presence` is what all shards of the edge share.
 ///
 /// # Errors
 /// No thread, no poll, no table of its own, or an address that cannot be listened on.
-pub fn spawn(settings: ShardSettings, news: NewsDesk) -> io::Result<(Running, Start)> {
+pub fn spawn(settings: ShardSettings, news: NewsDesk, presence: &Presence) -> io::Result<(Running, Start)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER_TOKEN)?;
     let handle = ShardHandle::new(settings.order_queue, waker);
     let counters = Arc::new(Counters::new());
     let (ready, started) = channel();
     let thread = std::thread::Builder::new().name(format!("shard-{}", settings.id)).spawn({
-        let (handle, counters) = (handle.clone(), Arc::clone(&counters));
-        move || start(settings, poll, handle, news, counters, &ready)
+        let (handle, counters, presence) = (handle.clone(), Arc::clone(&counters), presence.clone());
+        move || start(settings, poll, handle, news, &presence, counters, &ready)
     })?;
     match started.recv() {
         Ok(Ok(start)) => Ok((Running { handle, counters, thread }, start)),
@@ -115,10 +118,11 @@ fn start(
     poll: Poll,
     handle: ShardHandle,
     news: NewsDesk,
+    presence: &Presence,
     counters: Arc<Counters>,
     ready: &Sender<io::Result<Start>>,
 ) -> io::Result<()> {
-    match open(settings, poll, handle, news, counters) {
+    match open(settings, poll, handle, news, presence, counters) {
         Ok((mut shard, start)) => {
             // The one who waits for it has gone: the process is going down, and so does the shard.
             if ready.send(Ok(start)).is_err() {
@@ -140,6 +144,7 @@ pub(super) fn open(
     poll: Poll,
     handle: ShardHandle,
     news: NewsDesk,
+    presence: &Presence,
     counters: Arc<Counters>,
 ) -> io::Result<(Shard, Start)> {
     sys::own_descriptor_table(&[poll.as_raw_fd()]).map_err(|error| {
@@ -161,7 +166,7 @@ pub(super) fn open(
         poll,
         listeners: Vec::new(),
         connections: Connections::with_capacity(settings.capacity),
-        rooms: Rooms::new(settings.merge),
+        rooms: Rooms::new(settings.merge, presence.of_shard(settings.id)),
         mids: Mids::new(),
         accepts: AcceptSets::new(),
         own_keys: OwnKeys::new(),
@@ -179,6 +184,7 @@ pub(super) fn open(
         closing: Vec::new(),
         outlet: Outlet::open(settings.send, settings.id)?,
         outgoing: Vec::with_capacity(RING_ENTRIES as usize),
+        slice_blocks: Vec::with_capacity(RING_ENTRIES as usize),
         broken: None,
         blocks: BlockPool::new(),
         due: Vec::new(),
@@ -203,6 +209,8 @@ pub(super) fn open(
         websocket: websocket.iter().map(|(address, _)| *address).collect(),
         backlog: settings.backlog,
         accepts_per_turn: settings.accepts_per_turn,
+        asking: 0,
+        most_asking: settings.most_asking,
         slice_sends: settings.slice_sends,
         turn_sends: settings.turn_sends,
         block_bytes: settings.block_bytes,

@@ -7,6 +7,7 @@ use super::activity::MergeWindows;
 use super::clock::Tick;
 use super::conn::{Connections, Manner, NONE, Phase};
 use super::egress::view_of;
+use super::presence::Presence;
 use super::rooms::{Rooms, Turn};
 use crate::block::{BlockPool, Run};
 use crate::format::Format;
@@ -43,7 +44,7 @@ impl Tables {
     #[must_use]
     pub fn with_room_of(members: u32, order: MemberOrder) -> Self {
         let mut connections = Connections::with_capacity(members);
-        let mut rooms = Rooms::new(MergeWindows::default());
+        let mut rooms = Rooms::new(MergeWindows::default(), Presence::new(1, members).of_shard(0));
         for _ in 0..members {
             let slot = connections.occupy(None, Manner::new(false), Tick(0));
             connections[slot].phase = Phase::Joined;

@@ -47,7 +47,6 @@ impl Hub {
                 for batch in batches {
                     self.deliver(batch).await;
                 }
-                self.wake_all();
             }
             Verdict::Duplicate => count(&self.status.duplicates_total),
             Verdict::Gap { have, due } => {
@@ -72,14 +71,11 @@ impl Hub {
         }
     }
 
-    async fn deliver(&self, batch: Batch) {
+    async fn deliver(&mut self, batch: Batch) {
         let packets = batch.offsets.len() as u64;
         self.status.packets_total.fetch_add(packets, Relaxed);
         match batch.target {
-            Some(Target::Room(room)) => {
-                let run = self.run(batch.packets, packets as u32);
-                self.give_all(Delivery::Room(room.into(), run)).await;
-            }
+            Some(Target::Room(room)) => self.deliver_to_room(room, batch.packets, packets as u32).await,
             Some(Target::Keys(keys)) => self.deliver_to_keys(&keys.keys, self.runs(&batch.packets)).await,
             Some(Target::Mids(mids)) => {
                 self.give_all(Delivery::Mids(mids.mids.into(), self.runs(&batch.packets))).await
@@ -128,8 +124,21 @@ impl Hub {
         }
     }
 
+    /// To the shards that have members; in most there is none of a small room.
+    async fn deliver_to_room(&mut self, room: String, packets: Bytes, count: u32) {
+        let mut there = std::mem::take(&mut self.there);
+        self.presence.shards(&room, &mut there);
+        if !there.is_empty() {
+            let delivery = Arc::new(Delivery::Room(room.into(), self.run(packets, count)));
+            for shard in there.drain(..) {
+                self.give(shard, Order::Deliver(Arc::clone(&delivery))).await;
+            }
+        }
+        self.there = there;
+    }
+
     /// A key that names a place goes to its shard alone; one that a client brought is looked for in all.
-    async fn deliver_to_keys(&self, keys: &[String], runs: Arc<[OperationRun]>) {
+    async fn deliver_to_keys(&mut self, keys: &[String], runs: Arc<[OperationRun]>) {
         let mut places: Vec<Place> = Vec::new();
         let mut own = Vec::new();
         for key in keys {
@@ -148,7 +157,7 @@ impl Hub {
         }
     }
 
-    async fn give_all(&self, delivery: Delivery) {
+    async fn give_all(&mut self, delivery: Delivery) {
         let delivery = Arc::new(delivery);
         for shard in 0..self.shards.len() {
             self.give(shard, Order::Deliver(Arc::clone(&delivery))).await;
@@ -191,30 +200,24 @@ impl Hub {
         self.give_one(place, Order::MessageDone(place, header, refusal)).await;
     }
 
-    async fn room_counts(&self, counts: RoomCounts) {
+    async fn room_counts(&mut self, counts: RoomCounts) {
         let counts: Arc<[_]> = counts.rooms.into_iter().map(|room| (room.room.into(), room.online)).collect();
         for shard in 0..self.shards.len() {
             self.give(shard, Order::RoomCounts(Arc::clone(&counts))).await;
         }
-        self.wake_all();
     }
 
-    async fn close_sessions(&self, close: CloseSessions) {
+    async fn close_sessions(&mut self, close: CloseSessions) {
         let places: Arc<[Place]> =
             close.places.iter().filter_map(|place| Place::from_key(place, &self.identity.secret)).collect();
         let refusal = Refusal { code: close.code, reason: close.reason.into() };
         for shard in 0..self.shards.len() {
             self.give(shard, Order::Close(Arc::clone(&places), refusal.clone())).await;
         }
-        self.wake_all();
     }
 
-    pub(super) async fn give_one(&self, place: Place, order: Order) {
-        let shard = usize::from(place.shard);
-        self.give(shard, order).await;
-        if let Some(handle) = self.shards.get(shard) {
-            handle.wake();
-        }
+    pub(super) async fn give_one(&mut self, place: Place, order: Order) {
+        self.give(usize::from(place.shard), order).await;
     }
 }
 

@@ -39,8 +39,8 @@ pub(crate) enum LineEvent {
     Opening(oneshot::Sender<Hello>),
     /// Welcomed; frames for the tier go to this sender.
     Up(Welcome, LineSender),
-    /// A frame from the tier.
-    Frame(tier_frame::Body),
+    /// What the tier sent, in order: the frames that one read has completed. Never empty.
+    Frames(Vec<tier_frame::Body>),
     /// Ended; the reason is for the log.
     Down(String),
 }
@@ -160,7 +160,7 @@ async fn open(address: &str, hello: Hello) -> Result<(Welcome, Reader, OwnedWrit
     let (reader, mut writer) = stream.into_split();
     writer.write_all(&encode(&EdgeFrame { body: Some(edge_frame::Body::Hello(hello)) })).await?;
     let mut reader = Reader { socket: reader, buffer: BytesMut::new() };
-    match reader.next().await? {
+    match reader.first().await? {
         tier_frame::Body::Welcome(welcome) => Ok((welcome, reader, writer)),
         tier_frame::Body::Refused(refused) => Err(LineError::Refused(refused.reason)),
         _ => Err(LineError::NotWelcome),
@@ -173,19 +173,37 @@ struct Reader {
 }
 
 impl Reader {
-    async fn next(&mut self) -> Result<tier_frame::Body, LineError> {
-        loop {
-            while let Some(frame) = decode::<TierFrame>(&mut self.buffer)? {
-                // A body that this version does not know decodes to none and is passed over.
-                if let Some(body) = frame.body {
-                    return Ok(body);
-                }
-            }
-            self.buffer.reserve(READ_BYTES);
-            if self.socket.read_buf(&mut self.buffer).await? == 0 {
-                return Err(LineError::Closed);
+    /// A body that this version does not know decodes to none and is passed over.
+    fn whole(&mut self) -> Result<Option<tier_frame::Body>, LineError> {
+        while let Some(frame) = decode::<TierFrame>(&mut self.buffer)? {
+            if frame.body.is_some() {
+                return Ok(frame.body);
             }
         }
+        Ok(None)
+    }
+
+    async fn fill(&mut self) -> Result<(), LineError> {
+        self.buffer.reserve(READ_BYTES);
+        if self.socket.read_buf(&mut self.buffer).await? == 0 { Err(LineError::Closed) } else { Ok(()) }
+    }
+
+    async fn first(&mut self) -> Result<tier_frame::Body, LineError> {
+        loop {
+            if let Some(body) = self.whole()? {
+                return Ok(body);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// All frames that are there, once one is.
+    async fn several(&mut self) -> Result<Vec<tier_frame::Body>, LineError> {
+        let mut bodies = vec![self.first().await?];
+        while let Some(body) = self.whole()? {
+            bodies.push(body);
+        }
+        Ok(bodies)
     }
 }
 
@@ -196,15 +214,13 @@ async fn read(
     events: &mpsc::Sender<(usize, LineEvent)>,
 ) -> LineError {
     loop {
-        let body = match timeout(dead_after, reader.next()).await {
-            Ok(Ok(body)) => body,
+        let mut bodies = match timeout(dead_after, reader.several()).await {
+            Ok(Ok(bodies)) => bodies,
             Ok(Err(error)) => return error,
             Err(_) => return LineError::Dead(dead_after),
         };
-        if matches!(body, tier_frame::Body::Ping(_)) {
-            continue;
-        }
-        if events.send((index, LineEvent::Frame(body))).await.is_err() {
+        bodies.retain(|body| !matches!(body, tier_frame::Body::Ping(_)));
+        if !bodies.is_empty() && events.send((index, LineEvent::Frames(bodies))).await.is_err() {
             return LineError::Stopping;
         }
     }

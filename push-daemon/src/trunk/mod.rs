@@ -31,8 +31,9 @@ use wire::trunk::{Ack, AuthRequest, ChatUp, Hello, NodeAddress, PROTOCOL, Positi
 
 use crate::config::Trunk;
 use crate::shard::counters::Counters;
-use crate::shard::news::{News, NewsDesk};
+use crate::shard::news::{NewsDesk, NewsIntake};
 use crate::shard::order::{Order, ShardHandle};
+use crate::shard::presence::Presence;
 use arbiter::Arbiter;
 use line::{LineEvent, LineSender};
 use status::count;
@@ -40,9 +41,6 @@ pub use status::{LineStatus, TrunkStatus};
 
 /// Frames of all lines that may wait for the hub; then the lines wait, and so does TCP.
 const EVENT_QUEUE: usize = 64;
-
-/// News taken at once.
-const NEWS_BATCH: usize = 1024;
 
 /// How often positions are acknowledged and overdue requests are dropped.
 const TICK: Duration = Duration::from_millis(200);
@@ -80,12 +78,14 @@ pub struct Parts {
     pub settings: Trunk,
     /// All shards, by their number.
     pub shards: Vec<ShardHandle>,
+    /// Which of them may have members of a room.
+    pub presence: Presence,
     /// What they count.
     pub counters: Vec<Arc<Counters>>,
     /// Where they put their news.
     pub desk: NewsDesk,
     /// The other end of it.
-    pub news: mpsc::Receiver<News>,
+    pub news: NewsIntake,
     /// Where figures go.
     pub status: Arc<TrunkStatus>,
     /// Set when the edge takes no more clients.
@@ -97,11 +97,16 @@ struct Hub {
     secret: Secret,
     max_pending: usize,
     shards: Vec<ShardHandle>,
+    presence: Presence,
+    /// Shards that a push to a room goes to; kept for its memory.
+    there: Vec<usize>,
     counters: Vec<Arc<Counters>>,
     desk: NewsDesk,
     status: Arc<TrunkStatus>,
     draining: Arc<AtomicBool>,
     arbiter: Arbiter,
+    /// Shards that were given orders and not yet woken for them.
+    told: Vec<bool>,
     /// By the order of the settings; `None` is down.
     lines: Vec<Line>,
     /// Auth requests without an answer, by id. At most `max_pending`, with the messages.
@@ -134,8 +139,11 @@ pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
     let mut hub = Hub {
         identity: parts.identity,
         secret: parts.settings.secret,
+        told: vec![false; parts.shards.len()],
         max_pending: parts.settings.pending.count(),
         shards: parts.shards,
+        presence: parts.presence,
+        there: Vec::new(),
         counters: parts.counters,
         desk: parts.desk,
         status: parts.status,
@@ -151,7 +159,7 @@ pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
     };
     let mut ticker = interval(TICK);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut batch = Vec::with_capacity(NEWS_BATCH);
+    let mut batch = Vec::new();
     loop {
         tokio::select! {
             _ = &mut stop => return,
@@ -159,14 +167,10 @@ pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
                 Some((index, event)) => hub.line_event(index, event).await,
                 None => return,
             },
-            taken = news.recv_many(&mut batch, NEWS_BATCH) => {
-                if taken == 0 {
-                    return;
-                }
-                hub.take_news(&mut batch).await;
-            }
+            () = news.take(&mut batch) => hub.take_news(&mut batch).await,
             _ = ticker.tick() => hub.tick().await,
         }
+        hub.wake_told();
     }
 }
 
@@ -192,7 +196,11 @@ impl Hub {
                     self.ask_again().await;
                 }
             }
-            LineEvent::Frame(body) => self.frame(index, body).await,
+            LineEvent::Frames(bodies) => {
+                for body in bodies {
+                    self.frame(index, body).await;
+                }
+            }
             LineEvent::Down(reason) => {
                 let was_up = line_status.up.swap(false, Relaxed);
                 if was_up {
@@ -242,7 +250,6 @@ impl Hub {
         for shard in 0..self.shards.len() {
             self.give(shard, Order::Resync).await;
         }
-        self.wake_all();
         for (request, ..) in self.auths.values() {
             self.send_up(edge_frame::Body::Auth(request.clone())).await;
         }
@@ -251,21 +258,27 @@ impl Hub {
         }
     }
 
-    /// Puts an order in a shard's queue; while that is full, everything behind it waits, down to the bus.
-    async fn give(&self, shard: usize, order: Order) {
+    /// Puts an order in a shard's queue, and has the shard woken when the event under way has been dealt with: a shard
+    /// that is given several orders is woken once. While the queue is full, everything behind it waits, down to the
+    /// bus.
+    async fn give(&mut self, shard: usize, order: Order) {
         let Some(handle) = self.shards.get(shard) else { return };
         let mut order = order;
         while let Err(back) = handle.queue(order) {
             count(&self.status.order_queue_full_total);
+            // Who was told before this one may be waited for as well.
             handle.wake();
             tokio::time::sleep(FULL_QUEUE_PAUSE).await;
             order = back;
         }
+        self.told[shard] = true;
     }
 
-    fn wake_all(&self) {
-        for shard in &self.shards {
-            shard.wake();
+    fn wake_told(&mut self) {
+        for (shard, told) in self.shards.iter().zip(&mut self.told) {
+            if std::mem::take(told) {
+                shard.wake();
+            }
         }
     }
 
