@@ -264,8 +264,12 @@ impl Hub {
     async fn give(&mut self, shard: usize, order: Order) {
         let Some(handle) = self.shards.get(shard) else { return };
         let mut order = order;
+        let mut waits = false;
         while let Err(back) = handle.queue(order) {
-            count(&self.status.order_queue_full_total);
+            if !waits {
+                count(&self.status.order_queue_full_total);
+                waits = true;
+            }
             // Who was told before this one may be waited for as well.
             handle.wake();
             tokio::time::sleep(FULL_QUEUE_PAUSE).await;

@@ -21,7 +21,7 @@ pub struct TrunkStatus {
     pub malformed_total: AtomicU64,
     /// Times that the bus turned out to be another one.
     pub bus_changes_total: AtomicU64,
-    /// Times that an order had to wait because a shard's queue was full.
+    /// Orders that had to wait because a shard's queue was full; each is counted once, however long it waited.
     pub order_queue_full_total: AtomicU64,
     /// Clients that were let in.
     pub admitted_total: AtomicU64,
