@@ -88,3 +88,65 @@ pub(crate) fn borrow<'a>(socket: RawFd) -> BorrowedFd<'a> {
     // SAFETY: the socket belongs to a connection of this shard, which closes none while a slice is under way.
     unsafe { BorrowedFd::borrow_raw(socket) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::block::{BlockPool, Run, View};
+    use crate::compress::Compressed;
+    use crate::format::{Format, Formats};
+
+    /// Sends until nothing has been taken for a while: what the other end holds comes to be acknowledged in its own time.
+    fn fill(socket: &mut TcpStream) {
+        socket.set_nonblocking(true).unwrap();
+        let mut refused = 0;
+        while refused < 50 {
+            match socket.write(&[0; 4096]) {
+                Ok(_) => refused = 0,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    refused += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_send_of_a_submission_gets_the_answer_of_its_own_socket() {
+        let Ok(mut ring) = Ring::new(8) else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut ours = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        let theirs = [(); 3].map(|()| listener.accept().unwrap());
+        fill(&mut ours[1]);
+        ours[2].shutdown(Shutdown::Write).unwrap();
+
+        let packets = vec![7; 20].into();
+        let run = Run { packets, count: 1, compressed: Compressed::default() };
+        let formats: Formats = [Format::Goim].into_iter().collect();
+        let blocks = [BlockPool::new().build([run].iter(), formats)];
+        let view = View { format: Format::Goim, websocket: false };
+        let outgoing = |socket: &TcpStream| Outgoing {
+            slot: 0,
+            socket: socket.as_raw_fd(),
+            block: 0,
+            view,
+            outcome: Outcome::NoMemory,
+        };
+        // More than the ring takes at once.
+        let mut slice: Vec<Outgoing> = ours.iter().cycle().take(9).map(outgoing).collect();
+        assert_eq!(ring.send_all(&blocks, &mut slice).unwrap(), 2);
+        let outcomes: Vec<Outcome> = slice.iter().map(|outgoing| outgoing.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Taken(20), Outcome::Taken(0), Outcome::Broken].repeat(3));
+        drop(theirs);
+    }
+}
