@@ -7,7 +7,7 @@ mod edge_rig;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use edge_rig::{PUSH, Rig};
+use edge_rig::{PUSH, Rig, eventually};
 use perf_tests::load::behaviour::{Behaviour, Churn, Goodbye, Order, Ramp, SlowReaders, Storm};
 use perf_tests::load::conduct::{Conductor, Phase, RunError};
 use perf_tests::load::engine::socket::SocketEngine;
@@ -205,6 +205,30 @@ fn a_ramp_is_never_ahead_of_its_rate() {
     }
     // 150 in the first second, then 250 each: it cannot have been faster than the second one.
     assert!(begun.len() >= 2, "{begun:?}");
+}
+
+#[test]
+fn who_finds_the_edge_gone_tries_until_it_is_there_again() {
+    let mut rig = Rig::start("", "");
+    let (stop, mut watch) = (AtomicBool::new(false), Unwatched);
+    // Longer than the pause between two attempts.
+    let few = Scenario { settle: Duration::from_secs(3), ..scenario(&rig, Transport::Tcp) };
+    let publish = few.publish.clone().map(|publish| Publish { messages: 30, per_second: 0.0, ..publish }).unwrap();
+    let mut conductor = Conductor::start(few, engine, &stop, &mut watch).unwrap();
+    conductor.build().unwrap();
+    rig.stack.edge().kill9();
+    eventually("everybody to notice", || (conductor.gauges().closed == u64::from(CLIENTS)).then_some(()));
+    assert_eq!(conductor.order(Order::ComeBack).unwrap(), u64::from(CLIENTS));
+    let down = conductor.listen("the edge is down", Duration::ZERO, &[], Duration::ZERO).unwrap();
+    assert_eq!((down.members, down.returns.not_back), (0, u64::from(CLIENTS)));
+    let failed = &down.returns.failed;
+    assert!(failed.keys().all(|reason| reason.contains("refused")), "{failed:?}");
+    assert!(failed.values().sum::<u64>() >= u64::from(CLIENTS), "{failed:?}");
+    rig.stack.edge().start(PATIENCE).unwrap();
+    assert_eq!(conductor.await_returns().unwrap(), 0);
+    let phase = conductor.publish(&Phase::new("after", publish)).unwrap();
+    assert_eq!((phase.messages.due, phase.messages.received), (3_000, 3_000));
+    assert_eq!(phase.returns.back, u64::from(CLIENTS));
 }
 
 /// One set of clients through many phases, as a sign-off leads them.
