@@ -39,6 +39,7 @@ fn scenario(rig: &Rig, transport: Transport) -> Scenario {
             per_second: 200.0,
             message_bytes: 100,
             workers: 3,
+            abreast: 1,
             operation: PUSH,
             target: Target::Rooms,
         }),
@@ -184,6 +185,22 @@ fn liveness_finds_those_that_vanished_without_a_word() {
     assert_eq!(conductor.await_returns().unwrap(), 0);
     let report = conductor.finish().unwrap();
     assert_eq!(report.connections.joined, u64::from(CLIENTS));
+}
+
+#[test]
+fn publishers_abreast_in_one_room_lose_nothing_and_owe_no_order() {
+    let rig = Rig::start("", "");
+    let mut scenario = scenario(&rig, Transport::Tcp);
+    scenario.rooms = 1;
+    let publish = scenario.publish.clone();
+    scenario.publish =
+        publish.map(|publish| Publish { messages: 2_000, per_second: 0.0, workers: 16, abreast: 16, ..publish });
+    let report = conduct(scenario);
+    assert_eq!(report.faults, Vec::<String>::new());
+    assert_eq!(report.published.map(|published| published.accepted), Some(2_000));
+    let messages = &report.messages;
+    assert_eq!((messages.received, messages.missing), (2_000 * u64::from(CLIENTS), 0));
+    assert!(messages.order_faults > 0, "sixteen at once keep no order, and the books see it");
 }
 
 #[test]

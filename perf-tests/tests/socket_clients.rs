@@ -49,6 +49,7 @@ fn scenario(server: &TinyGoim, transport: Transport) -> Scenario {
             per_second: 0.0,
             message_bytes: 200,
             workers: 2,
+            abreast: 1,
             operation: 1000,
             target: Target::Rooms,
         }),

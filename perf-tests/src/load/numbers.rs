@@ -5,12 +5,13 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// See the module. One publisher writes a stream at a time.
+/// See the module. One publisher writes a stream at a time with [`Numbers::begin`], or several with [`Numbers::take`].
 #[derive(Debug)]
 pub struct Numbers {
     /// One past the highest number that a request was begun with.
     begun: Vec<AtomicU32>,
-    /// Messages accepted: also the stream's next number. accepted <= begun, except for a reader between two writes.
+    /// Messages accepted: for [`Numbers::begin`] also the stream's next number. accepted <= begun, except for a reader
+    /// between two writes.
     accepted: Vec<AtomicU32>,
     accepted_sum: AtomicU64,
 }
@@ -29,6 +30,11 @@ impl Numbers {
         // Sequentially consistent, as is the read: who reads the old value has done so before the request was sent.
         self.begun[stream as usize].store(number + 1, Ordering::SeqCst);
         number
+    }
+
+    /// A number of the stream that nobody else has; its request is about to be sent, and sent again until it is accepted.
+    pub fn take(&self, stream: u32) -> u32 {
+        self.begun[stream as usize].fetch_add(1, Ordering::SeqCst)
     }
 
     /// The message begun last was accepted. One that was refused gives its number back by not coming here.

@@ -1,9 +1,11 @@
 //! The publisher of a run: numbered, stamped messages through the HTTP API, at a pace.
 //!
 //! Each worker has one keep-alive connection and its own streams, so the messages of a stream follow one another and their
-//! numbers are their order. A refused message gives its number back. One without an answer may or may not have been
+//! numbers are their order; unless a stream is to be published to by several abreast, whose order nobody defines. A
+//! refused message gives its number back. One without an answer may or may not have been
 //! accepted: its stream is published to no more, and nothing after the last accepted number is counted as due.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -66,7 +68,7 @@ impl Publishing {
         let streams = Streams::new(publish.target, scenario.clients, scenario.rooms);
         let started = Instant::now();
         let mut publishing = Self { numbers, stop: Arc::default(), workers: Vec::new(), started };
-        let count = publish.workers.min(streams.count() as usize);
+        let count = publish.workers.min(streams.count() as usize * publish.abreast);
         for index in 0..count {
             let mut publisher = Publisher::new(publish.http);
             if !scenario.api_key.is_empty() {
@@ -160,22 +162,30 @@ struct Worker {
 }
 
 impl Worker {
-    /// A stream belongs to one worker.
+    /// Whose message it is. A stream has as many lanes as may be abreast, and a lane belongs to one worker.
+    fn is_mine(&self, message: u64) -> bool {
+        let streams = u64::from(self.streams.count());
+        let lane = message / streams % self.publish.abreast as u64;
+        let stream = u64::from(self.streams.of_message(message));
+        (stream + lane * streams) % u64::from(self.count) == u64::from(self.index)
+    }
+
     fn run(self) -> Published {
         let mut result = Published::default();
         let deadline = self.started + Scenario::patience(self.publish.messages, self.publish.per_second, GRACE);
         let mut body = vec![b'.'; self.publish.message_bytes];
         let mut closed = vec![false; self.streams.count() as usize];
+        let mut held = HashMap::new();
         for message in 0..self.publish.messages {
             let stream = self.streams.of_message(message);
-            if stream % self.count != self.index {
+            if !self.is_mine(message) {
                 continue;
             }
             if closed[stream as usize] || !self.wait_for_turn(message) || Instant::now() >= deadline {
                 result.unsent += 1;
                 continue;
             }
-            closed[stream as usize] = !self.send(stream, &mut body, &mut result);
+            closed[stream as usize] = !self.send(stream, &mut body, &mut held, &mut result);
         }
         result.took = self.started.elapsed();
         result
@@ -197,15 +207,24 @@ impl Worker {
         }
     }
 
-    /// False when there was no answer.
-    fn send(&self, stream: u32, body: &mut [u8], result: &mut Published) -> bool {
-        let number = u64::from(self.numbers.begin(stream));
-        Stamp { run: self.run, room: stream, phase: self.phase, number, sent_ns: monotonic_ns() }.write(body);
+    /// False when there was no answer. A number that was refused while others went on is in `held` until it is accepted.
+    fn send(&self, stream: u32, body: &mut [u8], held: &mut HashMap<u32, u32>, result: &mut Published) -> bool {
+        let is_shared = self.publish.abreast > 1;
+        let number = match held.remove(&stream) {
+            Some(number) => number,
+            None if is_shared => self.numbers.take(stream),
+            None => self.numbers.begin(stream),
+        };
+        let (run, phase) = (self.run, self.phase);
+        Stamp { run, room: stream, phase, number: u64::from(number), sent_ns: monotonic_ns() }.write(body);
         match self.push(stream, body) {
             Ok(answer) if answer.is_accepted() => self.numbers.accept(stream),
             Ok(answer) => {
                 let code = answer.code.map_or_else(String::new, |code| format!(" code {code}"));
                 result.refused.add(&format!("HTTP {}{code} {}", answer.status, answer.message), 1);
+                if is_shared {
+                    held.insert(stream, number);
+                }
             }
             Err(error) => {
                 result.unanswered.add(&error.to_string(), 1);

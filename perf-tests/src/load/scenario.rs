@@ -43,13 +43,21 @@ pub struct Publish {
     pub per_second: f64,
     /// Length of each body.
     pub message_bytes: usize,
-    /// Requests under way at once. A room's messages are never in two of them, so that its order is defined.
+    /// Requests under way at once.
     pub workers: usize,
+    /// Of them, those that may be for one room or other stream. Above 1 it is faster, and nobody defines the order of its
+    /// messages: then it is no fault.
+    #[serde(default = "one")]
+    pub abreast: usize,
     /// Operation of the pushes.
     pub operation: i32,
     /// To whom.
     #[serde(default)]
     pub target: Target,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Everything that a run needs to know.
@@ -237,6 +245,9 @@ impl Scenario {
             }
             if publish.workers == 0 {
                 return Err(ScenarioError::Zero("--publishers"));
+            }
+            if publish.abreast == 0 {
+                return Err(ScenarioError::Zero("--abreast"));
             }
             if !(publish.per_second >= 0.0 && publish.per_second.is_finite()) {
                 return Err(ScenarioError::Rate("--publish-rate"));

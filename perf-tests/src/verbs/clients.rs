@@ -121,6 +121,9 @@ pub(crate) struct Arguments {
     /// Publishing connections; a room's messages always use the same one
     #[arg(long, default_value_t = 8)]
     publishers: usize,
+    /// Of them, those that may publish to one room at once; above 1 the order of its messages is nobody's
+    #[arg(long, default_value_t = 1)]
+    abreast: usize,
     /// Operation of the pushes [default: 1000, in the Bilibili dialect 5]
     #[arg(long)]
     operation: Option<i32>,
@@ -220,6 +223,7 @@ impl Arguments {
                 per_second: self.publish_rate,
                 message_bytes: self.message_bytes,
                 workers: self.publishers,
+                abreast: self.abreast,
                 operation,
                 target: self.behaviour.target(),
             }),
