@@ -1,3 +1,4 @@
 //! What `perf-tests` can be told to do; one file per verb.
 
+mod behaviour;
 pub(crate) mod clients;
