@@ -107,7 +107,10 @@ mod tests {
         let mut refused = 0;
         while refused < 50 {
             match socket.write(&[0; 4096]) {
-                Ok(_) => refused = 0,
+                Ok(taken) => {
+                    assert!(taken > 0);
+                    refused = 0;
+                }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
                     refused += 1;
