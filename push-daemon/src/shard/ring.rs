@@ -8,6 +8,8 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::thread;
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
 use rustix::io::Errno;
@@ -17,6 +19,12 @@ use crate::block::Block;
 
 /// Do not wait, and no signal when the peer is gone.
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// How often in a row the kernel may have no memory for a submission before the shard gives up.
+const MOST_REFUSALS: u32 = 1_000;
+
+/// How long it is left alone each time.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 
 /// One ring, used by the thread that made it.
 pub(crate) struct Ring {
@@ -47,6 +55,14 @@ impl Ring {
         Ok(submissions)
     }
 
+    fn enter(&self, awaited: usize) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(errno) = super::send_faults::next_submission() {
+            return Err(errno.into());
+        }
+        self.ring.submit_and_wait(awaited)
+    }
+
     fn submit(&mut self, blocks: &[Block], part: &mut [Outgoing]) -> io::Result<()> {
         let mut queue = self.ring.submission();
         for (index, outgoing) in part.iter().enumerate() {
@@ -62,10 +78,17 @@ impl Ring {
         }
         drop(queue);
         let mut missing = part.len();
+        let mut refused = 0;
         while missing > 0 {
-            match self.ring.submit_and_wait(missing) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
+            match self.enter(missing) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What is queued cannot be taken back, so the shard waits: the alternative is to end, with all clients.
+                Err(error) if is_want_of_memory(&error) && refused < MOST_REFUSALS => {
+                    refused += 1;
+                    thread::sleep(REFUSAL_PAUSE);
+                }
+                Err(error) => return Err(error),
+                Ok(_) => {}
             }
             for completion in self.ring.completion() {
                 let result = completion.result();
@@ -83,6 +106,11 @@ impl Ring {
     }
 }
 
+/// Whether the kernel could not take a submission now and may be able to in a moment (io_uring_enter(2)).
+fn is_want_of_memory(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| matches!(errno, Errno::AGAIN | Errno::NOMEM))
+}
+
 /// The socket of a slice's send.
 pub(crate) fn borrow<'a>(socket: RawFd) -> BorrowedFd<'a> {
     // SAFETY: the socket belongs to a connection of this shard, which closes none while a slice is under way.
@@ -94,7 +122,6 @@ mod tests {
     use std::io::{ErrorKind, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
-    use std::time::Duration;
 
     use super::*;
     use crate::block::{BlockPool, Run, View};
@@ -114,7 +141,7 @@ mod tests {
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
                     refused += 1;
-                    std::thread::sleep(Duration::from_millis(1));
+                    thread::sleep(REFUSAL_PAUSE);
                 }
             }
         }

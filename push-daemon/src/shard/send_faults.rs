@@ -15,6 +15,21 @@ thread_local! {
     static ANSWERS: RefCell<VecDeque<Errno>> = const { RefCell::new(VecDeque::new()) };
 }
 
+thread_local! {
+    /// What the next submissions of this thread to io_uring are answered.
+    static REFUSALS: RefCell<VecDeque<Errno>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// The next `times` submissions of this thread are refused with `errno`, whole.
+pub(crate) fn refuse_submissions(errno: Errno, times: usize) {
+    REFUSALS.with_borrow_mut(|refusals| refusals.extend(std::iter::repeat_n(errno, times)));
+}
+
+/// How the next submission is refused, if it is.
+pub(crate) fn next_submission() -> Option<Errno> {
+    REFUSALS.with_borrow_mut(VecDeque::pop_front)
+}
+
 /// The next `times` sends of this thread are answered `errno`.
 pub(crate) fn strike(errno: Errno, times: usize) {
     ANSWERS.with_borrow_mut(|answers| answers.extend(std::iter::repeat_n(errno, times)));
@@ -131,6 +146,22 @@ mod tests {
             assert_eq!((left(), by_hand.counters.debtors.get()), (0, 0));
             assert!(heard_by_all(&mut viewers, &["late"]));
         });
+    }
+
+    #[test]
+    fn a_submission_that_the_kernel_had_no_memory_for_is_made_again() {
+        for errno in [Errno::AGAIN, Errno::NOMEM] {
+            by_hand(SendPath::Auto, limits(), |by_hand| {
+                let mut viewers = by_hand.join(VIEWERS);
+                refuse_submissions(errno, 5);
+                by_hand.push("a little late");
+                by_hand.turn(Duration::ZERO);
+                assert!(heard_by_all(&mut viewers, &["a little late"]));
+                let submits = by_hand.counters.io_uring.get() == 1;
+                assert_eq!(next_submission().is_none(), submits, "refused only where there are submissions");
+                assert_eq!(by_hand.counters.debtors.get(), 0);
+            });
+        }
     }
 
     #[test]
