@@ -7,9 +7,10 @@
 //! because delays are taken on one clock.
 //!
 //! Layout: [`scenario`] what to do · [`run`] the phases · [`publish`] the publisher · [`engine`] the clients ·
-//! [`ledger`] who heard what · [`stamp`] what a message says of itself · [`report`] the result · [`table`] for people ·
-//! [`watch`] while it runs
+//! [`ledger`] who heard what · [`broadcasts`] when the last one heard it · [`stamp`] what a message says of itself ·
+//! [`report`] the result · [`table`] for people · [`watch`] while it runs
 
+pub mod broadcasts;
 pub mod engine;
 pub mod ledger;
 pub mod publish;

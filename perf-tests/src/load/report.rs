@@ -36,6 +36,10 @@ pub struct Report {
     pub messages: Messages,
     /// From the publisher's request to the client's read; `null` when nothing was heard.
     pub delay_us: Option<Percentiles>,
+    /// From the publisher's request to the last of a message's receivers, one time per message; `null` when nothing was
+    /// heard.
+    #[serde(default)]
+    pub last_receiver_us: Option<Percentiles>,
     /// Heartbeats.
     pub heartbeats: Heartbeats,
     /// What is wrong, in words; empty when the run passed.

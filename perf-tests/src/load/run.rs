@@ -265,6 +265,7 @@ impl Findings {
                 bytes_received: tally.bytes_received,
             },
             delay_us: Percentiles::of(&tally.delay_us),
+            last_receiver_us: Percentiles::of(&tally.last_receiver_us),
             heartbeats: Heartbeats { sent: tally.heartbeats_sent, answered: tally.heartbeats_answered },
             faults: Vec::new(),
             scenario,

@@ -65,6 +65,7 @@ impl fmt::Display for Table<'_> {
             row(name, count.to_string())?;
         }
         row("delay", times(report.delay_us.as_ref()))?;
+        row("last receiver", times(report.last_receiver_us.as_ref()))?;
         if report.heartbeats.sent > 0 {
             row("heartbeats", format!("{} sent, {} answered", report.heartbeats.sent, report.heartbeats.answered))?;
         }

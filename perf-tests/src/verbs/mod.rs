@@ -1,3 +1,5 @@
 //! What `perf-tests` can be told to do; one file per verb.
 
 pub(crate) mod clients;
+pub(crate) mod floor;
+mod process;

@@ -109,6 +109,10 @@ pub struct Tally {
     pub bytes_received: u64,
     /// From the publisher's request to the client, in microseconds.
     pub delay_us: Histogram<u64>,
+    /// From the publisher's request to the last of a message's receivers, in microseconds: one time per message.
+    pub last_receiver_us: Histogram<u64>,
+    /// When the last message was heard, on the clock of the stamps; 0 when none was.
+    pub heard_until_ns: u64,
     /// From the connect to the grant, in microseconds.
     pub join_us: Histogram<u64>,
 }
@@ -128,6 +132,8 @@ impl Default for Tally {
             heartbeats_answered: 0,
             bytes_received: 0,
             delay_us: histogram(),
+            last_receiver_us: histogram(),
+            heard_until_ns: 0,
             join_us: histogram(),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use wire::goim::{self, Header, Packet, Packets, op};
 
 use super::Shared;
+use crate::load::broadcasts::Broadcasts;
 use crate::load::engine::Tally;
 use crate::load::ledger::{Ledger, Verdict};
 use crate::load::scenario::Transport;
@@ -61,12 +62,14 @@ pub(super) struct Intake {
     /// What the server has to answer to our upgrade's key.
     accept: String,
     pub(super) ledger: Ledger,
+    pub(super) broadcasts: Broadcasts,
     pub(super) tally: Tally,
 }
 
 impl Intake {
-    pub(super) fn new(transport: Transport, accept: String, ledger: Ledger) -> Self {
-        Self { transport, accept, ledger, tally: Tally::default() }
+    pub(super) fn new(transport: Transport, accept: String, books: (Ledger, Broadcasts)) -> Self {
+        let (ledger, broadcasts) = books;
+        Self { transport, accept, ledger, broadcasts, tally: Tally::default() }
     }
 
     /// Reads what client `slot`, who is in `room`, has got. With an [`Effect`] that does not end the client, the caller
@@ -176,7 +179,9 @@ impl Intake {
             self.tally.misrouted += 1;
             return;
         }
-        if self.ledger.enter(context.slot, stamp.number as u32) != Verdict::Duplicate {
+        let number = stamp.number as u32;
+        if self.ledger.enter(context.slot, number) != Verdict::Duplicate {
+            self.broadcasts.note(context.room, number, stamp.sent_ns, context.now_ns);
             let delay_us = context.now_ns.saturating_sub(stamp.sent_ns) / 1000;
             self.tally.delay_us.saturating_record(delay_us.max(1));
         }

@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
+pub(crate) use open::begin;
+
 use super::{Due, Engine, EngineError, Gauges, Tally};
+use crate::load::broadcasts::Broadcasts;
 use crate::load::ledger::Ledger;
 use crate::load::scenario::Scenario;
 use shard::Shard;
@@ -68,6 +71,7 @@ struct ShardGauges {
 struct Harvest {
     tally: Tally,
     ledger: Ledger,
+    broadcasts: Broadcasts,
     /// The client at slot 0.
     first_client: u32,
     /// By slot, whether it ever joined.
@@ -189,8 +193,10 @@ impl Engine for SocketEngine {
             Due::AsHeard => ends_as_heard(&harvests, scenario),
         };
         let mut sum = Tally { run: self.shared.run.load(Ordering::Relaxed), ..Tally::default() };
+        let mut broadcasts = Broadcasts::new(scenario.rooms as usize);
         for harvest in &harvests {
             absorb(&mut sum, &harvest.tally);
+            broadcasts.merge(&harvest.broadcasts);
             for slot in 0..harvest.joined.len() as u32 {
                 if harvest.joined[slot as usize] {
                     let room = scenario.room_of(harvest.first_client + slot);
@@ -198,6 +204,8 @@ impl Engine for SocketEngine {
                 }
             }
         }
+        sum.last_receiver_us = broadcasts.last_receiver_us();
+        sum.heard_until_ns = broadcasts.until_ns();
         Ok(sum)
     }
 

@@ -15,6 +15,7 @@ use wire::goim::op;
 
 use super::intake::{Effect, Intake, MAX_BODY_BYTES, State, client_packet};
 use super::{Harvest, Phase, ShardGauges, Shared, open};
+use crate::load::broadcasts::Broadcasts;
 use crate::load::engine::EngineError;
 use crate::load::ledger::{Anchor, Ledger};
 use crate::load::scenario::Transport;
@@ -83,7 +84,8 @@ impl Shard {
         // One key for all: the proof that it gives is that the server read the request, not who sent it.
         let key = websocket::key(*b"perf-tests nonce");
         let host = shared.scenario.connect[0].to_string();
-        let intake = Intake::new(shared.scenario.transport, websocket::accept_of(&key), Ledger::new(count, anchor));
+        let books = (Ledger::new(count, anchor), Broadcasts::new(shared.scenario.rooms as usize));
+        let intake = Intake::new(shared.scenario.transport, websocket::accept_of(&key), books);
         let waiting = || Client { stream: None, state: State::Waiting, has_tail: false, begun_us: 0 };
         Ok(Self {
             upgrade: websocket::request(&host, "/sub", &key, "").into_bytes(),
@@ -138,7 +140,8 @@ impl Shard {
         }
         let mut tally = self.intake.tally;
         tally.counts = self.intake.ledger.counts();
-        Ok(Harvest { tally, ledger: self.intake.ledger, first_client: self.first_client, joined: self.ever_joined })
+        let Intake { ledger, broadcasts, .. } = self.intake;
+        Ok(Harvest { tally, ledger, broadcasts, first_client: self.first_client, joined: self.ever_joined })
     }
 
     fn publish_gauges(&self) {

@@ -1,0 +1,399 @@
+//! One measurement: clients come in, messages go out, the books are settled, the clients go.
+//!
+//! Each phase ends by a condition, and should that never come, by a deadline.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::child::Child;
+use super::connector;
+use super::figures::FloorFigures;
+use super::options::{FloorOptions, Pattern};
+use super::orders::{Answer, Order, Sent};
+use super::{FloorError, SendPath};
+use crate::load::engine::socket::SocketEngine;
+use crate::load::engine::{Due, Engine, Gauges, Tally};
+use crate::load::report::Percentiles;
+use crate::load::scenario::{Dialect, Publish, Scenario, Transport};
+use crate::load::stamp::monotonic_ns;
+use crate::load::watch::{Step, View, Watch};
+use crate::meter::{Difference, Meter, Sample};
+
+/// The server's name in samples.
+const SERVER: &str = "server";
+
+/// Our own, with the clients' threads.
+const CLIENTS: &str = "clients";
+
+/// How often conditions are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often the watcher is called.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+
+/// Clients that may be connected per second at worst, on a busy machine.
+const SLOWEST_CONNECTS_PER_SECOND: u64 = 500;
+
+/// What every phase may take beyond its plan.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// How long nothing new is heard, after everything was sent, until what is missing counts as lost.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Connections per source address: below the ephemeral ports that Linux offers by default.
+const CLIENTS_PER_SOURCE: u32 = 20_000;
+
+/// A server at work, and who its clients will be. Dropping it ends the server.
+#[derive(Debug)]
+pub struct Floor {
+    options: FloorOptions,
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Floor {
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// [`FloorError`]; [`FloorError::NoRing`] when only this path cannot be had.
+    pub fn start(options: FloorOptions) -> Result<Self, FloorError> {
+        options.check()?;
+        let mut child = Child::start(&options.binary)?;
+        let FloorOptions { path, body_bytes, server_threads: threads, .. } = options;
+        let address = match child.ask(&Order::Open { threads, path, body_bytes }, "start", GRACE)? {
+            Answer::Listening { address } => address,
+            other => return Err(unexpected(&other)),
+        };
+        Ok(Self { options, child, address })
+    }
+
+    /// Process id of the server.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The server's way to the kernel.
+    #[must_use]
+    pub fn path(&self) -> SendPath {
+        self.options.path
+    }
+
+    /// Connects the clients, sends `pattern` to them for `duration`, and disconnects them. May be called again and again.
+    ///
+    /// # Errors
+    /// [`FloorError`]. A message that was not heard is no error but a completeness below 1.
+    pub fn measure(
+        &mut self,
+        pattern: Pattern,
+        duration: Duration,
+        stop: &AtomicBool,
+        watch: &mut dyn Watch,
+    ) -> Result<FloorFigures, FloorError> {
+        self.options.check_pattern(pattern)?;
+        let meter = Meter::new([(SERVER, self.pid()), (CLIENTS, std::process::id())]);
+        let mut measurement = Measurement { floor: self, stop, watch, shown: None };
+        match pattern {
+            Pattern::Accept => measurement.accept(&meter),
+            _ => measurement.send(&meter, pattern, duration),
+        }
+    }
+
+    fn scenario(&self) -> Scenario {
+        Scenario {
+            connect: vec![self.address],
+            transport: Transport::Tcp,
+            dialect: Dialect::Goim,
+            clients: self.options.clients,
+            threads: self.options.client_threads,
+            sources: self.options.clients.div_ceil(CLIENTS_PER_SOURCE),
+            first_source: Ipv4Addr::new(127, 0, 0, 2),
+            connects_per_second: 0.0,
+            rooms: 1,
+            room_type: "live".to_owned(),
+            first_room: 1000,
+            first_mid: 1,
+            token: String::new(),
+            api_key: String::new(),
+            heartbeat: Duration::ZERO,
+            // Never used to publish: it says that the numbers begin at 0, so that a lost first message is seen.
+            publish: Some(Publish {
+                http: self.address,
+                messages: 0,
+                per_second: 0.0,
+                message_bytes: self.options.body_bytes,
+                workers: 1,
+                operation: super::server::OPERATION,
+            }),
+            run: (monotonic_ns() as u32).max(1),
+            build_within: GRACE,
+            listen_for: Duration::ZERO,
+            settle: SETTLE,
+            linger: Duration::ZERO,
+        }
+    }
+}
+
+struct Measurement<'a> {
+    floor: &'a mut Floor,
+    stop: &'a AtomicBool,
+    watch: &'a mut dyn Watch,
+    shown: Option<(Instant, Step)>,
+}
+
+impl Measurement<'_> {
+    /// Clients that connect and say nothing.
+    fn accept(&mut self, meter: &Meter) -> Result<FloorFigures, FloorError> {
+        self.order(&Order::Admit { grant: false })?;
+        let before = meter.sample()?;
+        let began = Instant::now();
+        let (clients, threads) = (self.floor.options.clients, self.floor.options.client_threads);
+        let connected = connector::connect(&self.floor.scenario(), threads)?;
+        let deadline = began + patience(clients);
+        loop {
+            let accepted = match self.ask(&Order::Count)? {
+                Answer::Counted { accepted } => accepted,
+                other => return Err(unexpected(&other)),
+            };
+            self.show(Step::Build, Gauges { joined: accepted, ..Gauges::default() }, u64::from(clients));
+            if accepted >= u64::from(clients) {
+                break;
+            }
+            self.check(deadline, "accept everybody", patience(clients))?;
+            thread::sleep(LOOK_EVERY);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let after = meter.sample()?;
+        drop(connected);
+        self.order(&Order::Disband)?;
+        Ok(self.figures(Pattern::Accept, &after.since(&before), seconds))
+    }
+
+    fn send(&mut self, meter: &Meter, pattern: Pattern, duration: Duration) -> Result<FloorFigures, FloorError> {
+        let scenario = self.floor.scenario();
+        self.order(&Order::Admit { grant: true })?;
+        let before = meter.sample()?;
+        let began = Instant::now();
+        let mut engine: Box<dyn Engine> = Box::new(SocketEngine::start(&scenario)?);
+        self.join(&mut engine, &scenario)?;
+        let join_seconds = began.elapsed().as_secs_f64();
+        let members: u64 = engine.seal()?.into_iter().map(u64::from).sum();
+        if members < u64::from(scenario.clients) {
+            let tally = engine.finish(Due::AsHeard)?;
+            return Err(not_joined(members, scenario.clients, tally));
+        }
+        self.order(&Order::Prepare)?;
+        let built = meter.sample()?;
+        let order = Order::Send { pattern, seconds: duration.as_secs_f64(), run: scenario.run };
+        let sent = self.watch_sending(engine.as_mut(), &order, pattern, duration)?;
+        self.settle(engine.as_mut(), u64::from(sent.messages) * members)?;
+        let done = meter.sample()?;
+        let tally = engine.finish(Due::Published(vec![sent.messages]))?;
+        self.order(&Order::Disband)?;
+        let figures = self.figures(pattern, &built.since(&before), join_seconds);
+        Ok(with_messages(figures, &sent, &tally, &built, &done))
+    }
+
+    fn join(&mut self, engine: &mut Box<dyn Engine>, scenario: &Scenario) -> Result<(), FloorError> {
+        let wanted = u64::from(scenario.clients);
+        let deadline = Instant::now() + patience(scenario.clients);
+        loop {
+            engine.check()?;
+            let gauges = engine.gauges();
+            self.show(Step::Build, gauges, wanted);
+            if gauges.joined + gauges.failed >= wanted || Instant::now() >= deadline {
+                return Ok(());
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Err(FloorError::Interrupted);
+            }
+            // A server that ran out of something says so now, not when the clients have waited in vain.
+            self.ask(&Order::Count)?;
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn watch_sending(
+        &mut self,
+        engine: &mut dyn Engine,
+        order: &Order,
+        pattern: Pattern,
+        duration: Duration,
+    ) -> Result<Sent, FloorError> {
+        let doing = "send its messages";
+        let planned = match pattern {
+            Pattern::Paced { messages_per_second, .. } => messages_per_second * duration.as_secs_f64(),
+            _ => 0.0,
+        };
+        let due = (planned * f64::from(self.floor.options.clients)) as u64;
+        let plan = duration * 3 + GRACE;
+        let deadline = Instant::now() + plan;
+        self.floor.child.tell(order, doing)?;
+        loop {
+            match self.floor.child.look(doing)? {
+                Some(Answer::Sent(sent)) => return Ok(sent),
+                Some(other) => return Err(unexpected(&other)),
+                None => {}
+            }
+            engine.check()?;
+            self.show(Step::Listen, engine.gauges(), due);
+            self.check(deadline, doing, plan)?;
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn settle(&mut self, engine: &mut dyn Engine, due: u64) -> Result<(), FloorError> {
+        let (mut received, mut quiet_since) = (0, Instant::now());
+        loop {
+            engine.check()?;
+            let gauges = engine.gauges();
+            self.show(Step::Settle, gauges, due);
+            if gauges.received > received {
+                (received, quiet_since) = (gauges.received, Instant::now());
+            }
+            if received >= due || quiet_since.elapsed() >= SETTLE {
+                return Ok(());
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Err(FloorError::Interrupted);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn check(&self, deadline: Instant, doing: &'static str, patience: Duration) -> Result<(), FloorError> {
+        if self.stop.load(Ordering::Acquire) {
+            return Err(FloorError::Interrupted);
+        }
+        if Instant::now() >= deadline {
+            return Err(FloorError::Silent { doing, seconds: patience.as_secs() });
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, step: Step, gauges: Gauges, total: u64) {
+        let now = Instant::now();
+        if self.shown.is_some_and(|(at, shown)| shown == step && now - at < SHOW_EVERY) {
+            return;
+        }
+        self.shown = Some((now, step));
+        let done = if step == Step::Build { gauges.joined } else { gauges.received };
+        self.watch.look(&View { step, gauges, done, total, per_second: 0.0 });
+    }
+
+    fn ask(&mut self, order: &Order) -> Result<Answer, FloorError> {
+        self.floor.child.ask(order, doing(order), GRACE)
+    }
+
+    fn order(&mut self, order: &Order) -> Result<(), FloorError> {
+        match self.ask(order)? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What the connecting alone has shown.
+    fn figures(&self, pattern: Pattern, connecting: &Difference, seconds: f64) -> FloorFigures {
+        let FloorOptions { clients, server_threads, path, .. } = self.floor.options;
+        let server = connecting.processes.get(SERVER).copied().unwrap_or_default();
+        let each = |figure: f64| figure / f64::from(clients);
+        FloorFigures {
+            path,
+            pattern,
+            clients,
+            server_threads,
+            connect_cpu_us: each(server.cpu_ns as f64 / 1000.0),
+            connects_per_second: ratio(f64::from(clients), seconds),
+            rss_bytes_per_client: each(server.rss_bytes as f64),
+            slab_bytes_per_client: each(connecting.slab_bytes as f64),
+            messages: 0,
+            due: 0,
+            received: 0,
+            completeness: None,
+            seconds: 0.0,
+            delivered_per_second: 0.0,
+            cpu_us_per_delivered: 0.0,
+            clients_cpu_us_per_delivered: 0.0,
+            cpu_seconds: 0.0,
+            delay_us: None,
+            last_receiver_us: None,
+            voluntary_switches: 0,
+            involuntary_switches: 0,
+            writes: 0,
+            system_calls: 0,
+            short_writes: 0,
+            writes_per_cpu_second: 0.0,
+            messages_per_write: 0.0,
+            tcp: connecting.tcp,
+        }
+    }
+}
+
+/// Adds what the messages have shown.
+fn with_messages(figures: FloorFigures, sent: &Sent, tally: &Tally, built: &Sample, done: &Sample) -> FloorFigures {
+    let spent = done.since(built);
+    let server = spent.processes.get(SERVER).copied().unwrap_or_default();
+    let received = tally.counts.received as f64;
+    let seconds = tally.heard_until_ns.saturating_sub(sent.began_ns) as f64 / 1e9;
+    let cpu_seconds = server.cpu_ns as f64 / 1e9;
+    let clients_us = spent.cpu_ns(|name| name == CLIENTS) as f64 / 1000.0;
+    let balance = tally.balance;
+    FloorFigures {
+        messages: u64::from(sent.messages),
+        due: balance.due,
+        received: tally.counts.received,
+        completeness: (balance.due > 0).then(|| 1.0 - balance.missing as f64 / balance.due as f64),
+        seconds,
+        delivered_per_second: ratio(received, seconds),
+        cpu_us_per_delivered: ratio(cpu_seconds * 1e6, received),
+        clients_cpu_us_per_delivered: ratio(clients_us, received),
+        cpu_seconds,
+        delay_us: Percentiles::of(&tally.delay_us),
+        last_receiver_us: Percentiles::of(&tally.last_receiver_us),
+        voluntary_switches: server.voluntary_switches,
+        involuntary_switches: server.involuntary_switches,
+        writes: sent.writes,
+        system_calls: sent.system_calls,
+        short_writes: sent.short_writes,
+        writes_per_cpu_second: ratio(sent.writes as f64, cpu_seconds),
+        messages_per_write: ratio(received, sent.writes as f64),
+        tcp: spent.tcp,
+        ..figures
+    }
+}
+
+fn ratio(of: f64, by: f64) -> f64 {
+    if by > 0.0 { of / by } else { 0.0 }
+}
+
+fn patience(clients: u32) -> Duration {
+    Duration::from_secs(u64::from(clients) / SLOWEST_CONNECTS_PER_SECOND) + GRACE
+}
+
+fn not_joined(joined: u64, clients: u32, tally: Tally) -> FloorError {
+    let reasons = tally.failed.into_map().into_iter().map(|(reason, count)| format!("{count} x {reason}"));
+    FloorError::NotJoined { joined, wanted: u64::from(clients), reasons: reasons.collect::<Vec<_>>().join(", ") }
+}
+
+fn doing(order: &Order) -> &'static str {
+    match order {
+        Order::Open { .. } => "start",
+        Order::Admit { .. } => "admit clients",
+        Order::Count => "count its clients",
+        Order::Prepare => "make ready to send",
+        Order::Send { .. } => "send its messages",
+        Order::Disband => "close its connections",
+    }
+}
+
+fn unexpected(answer: &Answer) -> FloorError {
+    FloorError::Server(format!("it answered {answer:?}, which was not asked for"))
+}
