@@ -15,5 +15,6 @@ pub mod floor;
 pub mod load;
 pub mod meter;
 pub mod probe;
+pub mod signoff;
 mod sys;
 pub mod websocket;

@@ -149,3 +149,72 @@ fn warnings(a: &Report, b: &Report) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signoff::sample;
+
+    #[test]
+    fn bounds_tell_a_move_from_noise() {
+        let low = "x.cpu_us_per_message";
+        let high = "x.delivered_per_second";
+        let count = "x.missing";
+        let rows: [(&str, &str, &[f64], &[f64], Move); 12] = [
+            ("the same", low, &[10.0, 11.0, 12.0], &[10.0, 11.0, 12.0], Move::Noise),
+            ("bounds that meet", low, &[10.0, 11.0, 12.0], &[12.0, 13.0, 14.0], Move::Noise),
+            ("bounds that do not", low, &[10.0, 11.0, 12.0], &[13.0, 14.0, 15.0], Move::Worse),
+            ("the other way", low, &[13.0, 14.0, 15.0], &[10.0, 11.0, 12.0], Move::Better),
+            ("higher is better here", high, &[10.0, 11.0, 12.0], &[13.0, 14.0, 15.0], Move::Better),
+            ("and lower worse", high, &[13.0, 14.0, 15.0], &[10.0, 11.0, 12.0], Move::Worse),
+            ("repeats that agree too well: 5 %", low, &[10.0, 10.0], &[10.9, 10.9], Move::Noise),
+            ("beyond the 5 %", low, &[10.0, 10.0], &[11.2, 11.2], Move::Worse),
+            ("one repeat knows no noise: 20 %", low, &[10.0], &[14.0], Move::Noise),
+            ("beyond the 20 %", low, &[10.0], &[16.0], Move::Worse),
+            ("a count has no noise", count, &[0.0], &[1.0], Move::Worse),
+            ("nor the other way", count, &[1.0, 1.0], &[0.0, 0.0], Move::Better),
+        ];
+        for (name, figure, a, b, expected) in rows {
+            let (a, b) = (Values::of(a), Values::of(b));
+            let row = row(figure, figure, true, a.as_ref(), b.as_ref()).unwrap();
+            assert_eq!(row.moved, expected, "{name}");
+        }
+        let one = Values::of(&[1.0]);
+        assert_eq!(row(low, low, true, one.as_ref(), None).unwrap().moved, Move::Gone);
+        assert_eq!(row(low, low, true, None, one.as_ref()).unwrap().moved, Move::New);
+        assert_eq!(row(low, low, true, None, None), None);
+    }
+
+    #[test]
+    fn a_ratio_in_the_budget_counts_as_a_ratio() {
+        let (a, b) = (sample::report(1.0), sample::report(1.5));
+        let comparison = Comparison::of(&a, &b);
+        let worse: Vec<&str> = comparison.worse().map(|row| row.figure.as_str()).collect();
+        let expected = [
+            "connect.cpu_us / floor.connect.cpu_us",
+            "broadcast_1.cpu_us_per_message / floor.broadcast_1.cpu_us_per_message",
+            "idle.bytes_per_connection",
+            "idle.cpu_share",
+        ];
+        assert_eq!(worse, expected);
+        assert_eq!(Comparison::of(&a, &a).worse().count(), 0);
+        assert_eq!(comparison.warnings, Vec::<String>::new());
+        // Not in the budget: it moved, and it does not count.
+        let row = comparison.rows.iter().find(|row| row.figure == "broadcast_1.delivered_per_second").unwrap();
+        assert_eq!((row.budgeted, row.moved), (false, Move::Better));
+    }
+
+    #[test]
+    fn what_makes_two_reports_incomparable_is_said() {
+        let (a, mut b) = (sample::report(1.0), sample::report(1.0));
+        b.machine.kernel = "99.0".to_owned();
+        b.interrupted = true;
+        b.profile.clients.heartbeat_seconds = 3.0;
+        let expected = [
+            format!("kernel differs: {}, then 99.0", a.machine.kernel),
+            "the profiles have one name, but not the same clients and phases".to_owned(),
+            "the second was interrupted".to_owned(),
+        ];
+        assert_eq!(Comparison::of(&a, &b).warnings, expected);
+    }
+}

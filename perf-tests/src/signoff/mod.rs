@@ -22,6 +22,8 @@ pub mod profile;
 mod progress;
 mod recorder;
 pub mod report;
+#[cfg(test)]
+mod sample;
 pub mod series;
 mod site;
 mod walk;

@@ -138,3 +138,46 @@ impl Report {
 pub fn write(path: &Path, text: &str) -> Result<(), ReportError> {
     std::fs::write(path, text).map_err(|source| ReportError::File { doing: "write", path: path.to_path_buf(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signoff::sample;
+
+    #[test]
+    fn it_reads_back_as_it_was_written() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let report = sample::report(1.0);
+        report.save(&path).unwrap();
+        assert_eq!(Report::load(&path).unwrap(), report);
+    }
+
+    #[test]
+    fn what_is_none_is_said_with_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.json");
+        let said = |text: Option<&str>| {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            Report::load(&path).unwrap_err().to_string().replace(&path.display().to_string(), "FILE")
+        };
+        assert!(said(None).starts_with("cannot read FILE: "));
+        assert!(said(Some("{")).starts_with("FILE is no report of a sign-off: "));
+        assert!(said(Some("{\"schema\": 1}")).starts_with("FILE is no report of a sign-off: missing field"));
+        assert_eq!(
+            said(Some("{\"schema\": 99}")),
+            "FILE has schema 99, and this perf-tests reads 1: use the perf-tests that wrote it"
+        );
+    }
+
+    #[test]
+    fn credentials_are_not_in_it() {
+        let mut report = sample::report(1.0);
+        let target = "tcp = \"127.0.0.1:1\"\nwebsocket = \"127.0.0.1:2\"\nadmin = \"127.0.0.1:3\"\nhttp = \"127.0.0.1:4\"\n\
+                      edge_pid = 1\napi_key = \"hunter2\"\ntoken = \"hunter3\"\n";
+        report.profile.target = Some(toml::from_str(target).unwrap());
+        let text = serde_json::to_string(&report).unwrap() + &crate::signoff::html::page(&report);
+        assert!(text.contains("edge_pid") && !text.contains("hunter"));
+    }
+}

@@ -1,5 +1,7 @@
 //! What `perf-tests` can be told to do; one file per verb.
 
 pub(crate) mod clients;
+pub(crate) mod compare;
 pub(crate) mod floor;
 mod process;
+

@@ -8,7 +8,7 @@ use perf_tests::signoff::judge::{Outcome, Verdict};
 use perf_tests::signoff::profile::Profile;
 use perf_tests::signoff::report::{Report, write};
 
-use super::{raise_descriptor_limit, stop_on_signals};
+use super::process::{raise_descriptor_limit, stop_on_signals};
 
 const EXAMPLES: &str = "\
 Examples:

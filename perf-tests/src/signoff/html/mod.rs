@@ -177,3 +177,59 @@ fn machine(out: &mut String, report: &Report) {
         let _ = write!(out, "<details>\n<summary>The profile</summary>\n<pre>{}</pre>\n</details>\n", Escaped(&profile));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use roxmltree::{Document, ParsingOptions};
+
+    use super::*;
+    use crate::signoff::sample;
+
+    fn texts(document: &Document<'_>, tag: &str) -> Vec<String> {
+        let text = |node: roxmltree::Node<'_, '_>| {
+            node.descendants().filter(|node| node.is_text()).filter_map(|node| node.text()).collect::<String>()
+        };
+        document.descendants().filter(|node| node.has_tag_name(tag)).map(text).collect()
+    }
+
+    #[test]
+    fn it_is_well_formed_and_needs_nothing_but_itself() {
+        let page = page(&sample::report(1.0));
+        for reference in ["http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"] {
+            assert!(!page.contains(reference), "{reference}");
+        }
+        let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
+        let document = Document::parse_with_options(&page, options).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(texts(&document, "h1"), ["Capacity sign-off: sample <&>"]);
+        assert_eq!(texts(&document, "strong"), ["Not signed off"]);
+        assert!(texts(&document, "li")[0].contains("the clients <broke> & \"left\""));
+        assert_eq!(document.descendants().filter(|node| node.has_tag_name("svg")).count(), 5);
+    }
+
+    #[test]
+    fn every_row_of_the_budget_is_there_and_failures_come_first() {
+        let report = sample::report(1.0);
+        let page = page(&report);
+        let places: Vec<usize> = ["failed", "not_measured", "passed"]
+            .iter()
+            .map(|class| page.find(&format!("<tr class=\"{class}\">")).unwrap_or_else(|| panic!("no row {class}")))
+            .collect();
+        assert!(places[0] < places[2] && places[1] < places[2]);
+        let budget = &page[..page.find("<h2>Over time").unwrap()];
+        for verdict in &report.verdicts {
+            assert!(budget.contains(&format!("<code>{}</code>", verdict.figure)), "{}", verdict.figure);
+        }
+        assert!(budget.contains("4 of 6 rows of the budget hold; 1 do not; 1 were not measured"), "{}", &budget[..9000]);
+    }
+
+    #[test]
+    fn the_verdict_is_what_the_report_says() {
+        let mut report = sample::report(1.0);
+        report.verdicts.retain(|verdict| verdict.outcome == Outcome::Passed);
+        report.passed = report.passes();
+        assert!(page(&report).contains("<strong>Signed off</strong>"));
+        report.interrupted = true;
+        report.passed = report.passes();
+        assert!(page(&report).contains("<strong>Interrupted</strong>"));
+    }
+}

@@ -148,3 +148,108 @@ impl Profile {
         if valid.contains(&figure) { Ok(()) } else { Err(unknown("figure", figure, &valid)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "name = \"x\"\nclients.count = 10\nfloor.paths = [\"ring\"]\n";
+    const ONE: &str = "[[phase]]\nname = \"one\"\nkind = \"broadcast\"\nmessages = 1\nper_second = 1\nfloor = true\n";
+
+    fn mistake(text: &str) -> String {
+        Profile::parse(&Source::new("p.toml", text)).map(|profile| profile.name).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn mistakes_are_located_and_explained() {
+        let rows = [
+            ("nmae = \"x\"\n", "1:1: unknown key `nmae`: did you mean `name`?"),
+            ("name = \"\"\nphase = []\nclients.count = 1\n", "1:8: a profile needs a name"),
+            ("name = \"x\"\nphase = []\nclients.count = 1\n", "2:9: a profile needs a phase"),
+            (
+                "name = \"x\"\nphase = []\nclients.count = 0\n",
+                "3:17: invalid value: integer `0`, expected a whole number from 1 to 100000000",
+            ),
+            (
+                "name = \"x\"\nphase = []\n[clients]\ncount = 1\nengine = \"sokcet\"\n",
+                "5:10: unknown value `sokcet`: did you mean `socket`?",
+            ),
+            (
+                "name = \"x\"\nphase = [{ name = \"a\", kind = \"connect\" }]\n[clients]\ncount = 1\nheartbeat_seconds = -1.0\n",
+                "5:21: is no time",
+            ),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(mistake(text), format!("p.toml:{expected}"));
+        }
+    }
+
+    #[test]
+    fn a_phase_has_what_its_kind_needs_and_nothing_else() {
+        let rows = [
+            ("name = \"one\"\nkind = \"broadcst\"\n", "6:8: unknown value `broadcst`: did you mean `broadcast`?"),
+            ("name = \"one\"\nkind = \"idle\"\nsecond = 3\n", "7:1: unknown key `second`: did you mean `seconds`?"),
+            ("name = \"a b\"\nkind = \"connect\"\n", "5:8: a phase's name is made of a-z, 0-9 and _, and does not begin with floor"),
+            ("name = \"floors\"\nkind = \"connect\"\n", "5:8: a phase's name is made of a-z, 0-9 and _, and does not begin with floor"),
+            ("name = \"one\"\nkind = \"idle\"\n", "4:1: phase.0.seconds: is missing"),
+            (
+                "name = \"one\"\nkind = \"idle\"\nseconds = 3\nshare = 0.5\n",
+                "8:9: a phase of this kind has no `share`; it has seconds",
+            ),
+            ("name = \"one\"\nkind = \"storm\"\nmessages = 3\nper_second = 1\nshare = 1.5\n", "9:9: must be above 0 and at most 1"),
+            ("name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = -1\n", "8:14: must be a number from 0 up"),
+            ("name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 11\n", "9:9: are more than there are clients"),
+            (
+                "name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 2\nfloor = true\n",
+                "10:9: the floor has one room",
+            ),
+            (
+                "name = \"one\"\nkind = \"connect\"\n[[phase]]\nname = \"one\"\nkind = \"connect\"\n",
+                "8:8: there is another phase `one`",
+            ),
+        ];
+        for (phase, expected) in rows {
+            assert_eq!(mistake(&format!("{HEAD}[[phase]]\n{phase}")), format!("p.toml:{expected}"), "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_for_figures_that_are_measured() {
+        let rows = [
+            ("one.cpu_us_per_mesage = { max = 1 }", "11:25: unknown figure `cpu_us_per_mesage`: did you mean `cpu_us_per_message`?"),
+            ("on.missing = { max = 1 }", "11:14: unknown phase `on`: did you mean `one`?"),
+            ("one.missing = { mx = 1 }", "11:17: unknown key `mx`: did you mean `max`?"),
+            ("one.missing = {}", "11:15: sets neither max nor min"),
+            (
+                "one.missing = { max = 1, of = \"flor.one.missing\" }",
+                "11:31: unknown phase `flor`: valid here: one",
+            ),
+            (
+                "one.missing = { max = 1, of = \"floor_send.one.missing\" }",
+                "11:31: unknown floor `floor_send`: did you mean `floor_ring`?",
+            ),
+            (
+                "one.delay_p50_ms = { max = 1, of = \"floor.one.delay_p50\" }",
+                "11:36: unknown figure `delay_p50`: did you mean `delay_p50_ms`?",
+            ),
+        ];
+        for (row, expected) in rows {
+            assert_eq!(mistake(&format!("{HEAD}{ONE}[budget]\n{row}")), format!("p.toml:{expected}"), "{row}");
+        }
+        let without = ONE.replace("floor = true\n", "");
+        let said = mistake(&format!("{HEAD}{without}[budget]\none.missing = {{ max = 1, of = \"floor.one.missing\" }}"));
+        assert_eq!(said, "p.toml:10:31: `one` has no floor: set floor = true in it, and floor.paths");
+    }
+
+    #[test]
+    fn the_profiles_of_the_repository_are_right() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            names.push(Profile::load(&path).unwrap_or_else(|error| panic!("{error}")).name);
+        }
+        names.sort();
+        assert_eq!(names, ["100k", "10k", "1m"]);
+    }
+}

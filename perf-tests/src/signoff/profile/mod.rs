@@ -206,7 +206,7 @@ pub struct Phase {
     #[serde(default = "one_room")]
     pub rooms: Bounded<1, 100_000_000>,
     /// The merge window of these rooms.
-    #[serde(default)]
+    #[serde(default = "no_window")]
     pub merge_ms: Bounded<0, 10_000>,
     /// Also done to the floor, just before.
     #[serde(default)]
@@ -227,6 +227,10 @@ pub struct Phase {
 
 fn one_room() -> Bounded<1, 100_000_000> {
     Bounded::new(1)
+}
+
+fn no_window() -> Bounded<0, 10_000> {
+    Bounded::new(0)
 }
 
 /// What a figure must be.
