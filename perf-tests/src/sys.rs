@@ -73,3 +73,22 @@ pub(crate) fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     // A clock of used time is never negative.
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
+
+/// Puts a TCP socket under repair, so that closing it says nothing to the other end: no FIN, no RST (tcp(7), `TCP_REPAIR`).
+///
+/// # Errors
+/// What `setsockopt` says: without `CAP_NET_ADMIN`, `EPERM`.
+pub(crate) fn close_without_a_word(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of `on`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_REPAIR,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -13,6 +13,7 @@ use perf_tests::load::report::Report;
 use perf_tests::load::run::run as conduct_until;
 use perf_tests::load::scenario::{Dialect, Publish, Scenario, Transport};
 use perf_tests::load::stamp::{STAMP_BYTES, Stamp, monotonic_ns};
+use perf_tests::load::target::Target;
 use perf_tests::load::watch::{Step, Unwatched, View, Watch};
 use perf_tests::probe::publisher::Publisher;
 use tiny_goim::{Act, Mischief, TinyGoim, UNWELCOME_MID};
@@ -47,12 +48,14 @@ fn scenario(server: &TinyGoim, transport: Transport) -> Scenario {
             message_bytes: 200,
             workers: 2,
             operation: 1000,
+            target: Target::Rooms,
         }),
         run: 0,
         build_within: Duration::from_secs(10),
         listen_for: Duration::from_secs(20),
         settle: Duration::from_millis(500),
         linger: Duration::from_millis(100),
+        ..Scenario::default()
     }
 }
 
@@ -175,7 +178,7 @@ impl Watch for ByHand<'_> {
         let publisher = Publisher::new(self.server.http);
         for (run, room, pushed_to, number) in self.messages.drain(..) {
             let mut body = [0; STAMP_BYTES];
-            Stamp { run, room, number, sent_ns: monotonic_ns() }.write(&mut body);
+            Stamp { run, room, phase: 0, number, sent_ns: monotonic_ns() }.write(&mut body);
             assert!(publisher.push_room(1000, "live", &pushed_to.to_string(), &body).unwrap().is_accepted());
         }
         if (self.enough)(&view.gauges) {

@@ -3,6 +3,7 @@
 //! Each phase ends by a condition, and should that never come, by a deadline.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,10 +15,12 @@ use super::options::{FloorOptions, Pattern};
 use super::orders::{Answer, Order, Sent};
 use super::{FloorError, SendPath};
 use crate::load::engine::socket::SocketEngine;
-use crate::load::engine::{Due, Engine, Gauges, Tally};
+use crate::load::engine::{Books, Due, Engine, Gauges, Tally};
+use crate::load::numbers::Numbers;
 use crate::load::report::Percentiles;
-use crate::load::scenario::{Dialect, Publish, Scenario, Transport};
+use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
+use crate::load::target::Target;
 use crate::load::watch::{Step, View, Watch};
 use crate::meter::{Difference, Meter, Sample};
 
@@ -29,6 +32,9 @@ const CLIENTS: &str = "clients";
 
 /// How often conditions are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often the server is asked how it is, while clients come in.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the watcher is called.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
@@ -51,6 +57,8 @@ pub struct Floor {
     options: FloorOptions,
     child: Child,
     address: SocketAddr,
+    /// Until a measurement fails: what it left behind would be in the next one.
+    is_sound: bool,
 }
 
 impl Floor {
@@ -66,7 +74,7 @@ impl Floor {
             Answer::Listening { address } => address,
             other => return Err(unexpected(&other)),
         };
-        Ok(Self { options, child, address })
+        Ok(Self { options, child, address, is_sound: true })
     }
 
     /// Process id of the server.
@@ -87,7 +95,8 @@ impl Floor {
         self.options.path
     }
 
-    /// Connects the clients, sends `pattern` to them for `duration`, and disconnects them. May be called again and again.
+    /// Connects the clients, sends `pattern` to them for `duration`, and disconnects them. May be called again and again,
+    /// until it fails; then another floor has to be started.
     ///
     /// # Errors
     /// [`FloorError`]. A message that was not heard is no error but a completeness below 1.
@@ -99,45 +108,30 @@ impl Floor {
         watch: &mut dyn Watch,
     ) -> Result<FloorFigures, FloorError> {
         self.options.check_pattern(pattern)?;
+        if !std::mem::replace(&mut self.is_sound, false) {
+            return Err(FloorError::Server("a measurement before this one failed; start another floor".to_owned()));
+        }
         let meter = Meter::new([(SERVER, self.pid()), (CLIENTS, std::process::id())]);
         let mut measurement = Measurement { floor: self, stop, watch, shown: None };
-        match pattern {
+        let figures = match pattern {
             Pattern::Accept => measurement.accept(&meter),
             _ => measurement.send(&meter, pattern, duration),
-        }
+        }?;
+        self.is_sound = true;
+        Ok(figures)
     }
 
     fn scenario(&self) -> Scenario {
         Scenario {
             connect: vec![self.address],
-            transport: Transport::Tcp,
-            dialect: Dialect::Goim,
             clients: self.options.clients,
             threads: self.options.client_threads,
             sources: self.options.clients.div_ceil(CLIENTS_PER_SOURCE),
             first_source: Ipv4Addr::new(127, 0, 0, 2),
             connects_per_second: 0.0,
-            rooms: 1,
-            room_type: "live".to_owned(),
-            first_room: 1000,
-            first_mid: 1,
-            token: String::new(),
-            api_key: String::new(),
             heartbeat: Duration::ZERO,
-            // Never used to publish: it says that the numbers begin at 0, so that a lost first message is seen.
-            publish: Some(Publish {
-                http: self.address,
-                messages: 0,
-                per_second: 0.0,
-                message_bytes: self.options.body_bytes,
-                workers: 1,
-                operation: super::server::OPERATION,
-            }),
             run: (monotonic_ns() as u32).max(1),
-            build_within: GRACE,
-            listen_for: Duration::ZERO,
-            settle: SETTLE,
-            linger: Duration::ZERO,
+            ..Scenario::default()
         }
     }
 }
@@ -146,7 +140,15 @@ struct Measurement<'a> {
     floor: &'a mut Floor,
     stop: &'a AtomicBool,
     watch: &'a mut dyn Watch,
-    shown: Option<(Instant, Step)>,
+    shown: Option<Shown>,
+}
+
+/// What the watcher saw last.
+#[derive(Clone, Copy)]
+struct Shown {
+    at: Instant,
+    step: Step,
+    done: u64,
 }
 
 impl Measurement<'_> {
@@ -185,18 +187,21 @@ impl Measurement<'_> {
         let mut engine: Box<dyn Engine> = Box::new(SocketEngine::start(&scenario)?);
         self.join(&mut engine, &scenario)?;
         let join_seconds = began.elapsed().as_secs_f64();
-        let members: u64 = engine.seal()?.into_iter().map(u64::from).sum();
+        let members = engine.seal()?;
         if members < u64::from(scenario.clients) {
-            let tally = engine.finish(Due::AsHeard)?;
-            return Err(not_joined(members, scenario.clients, tally));
+            return Err(not_joined(members, scenario.clients, engine.settle(Due::AsHeard)?));
         }
+        // Numbers that nobody writes: they say that ours begin at 0, so that a lost first message is seen.
+        let numbers = Some(Arc::new(Numbers::new(1)));
+        engine.open(&Books { run: scenario.run, phase: 0, target: Target::Rooms, numbers })?;
         self.order(&Order::Prepare)?;
         let built = meter.sample()?;
         let order = Order::Send { pattern, seconds: duration.as_secs_f64(), run: scenario.run };
         let sent = self.watch_sending(engine.as_mut(), &order, pattern, duration)?;
         self.settle(engine.as_mut(), u64::from(sent.messages) * members)?;
         let done = meter.sample()?;
-        let tally = engine.finish(Due::Published(vec![sent.messages]))?;
+        let tally = engine.settle(Due::Published(vec![sent.messages]))?;
+        engine.finish()?;
         self.order(&Order::Disband)?;
         let figures = self.figures(pattern, &built.since(&before), join_seconds);
         Ok(with_messages(figures, &sent, &tally, &built, &done))
@@ -205,6 +210,7 @@ impl Measurement<'_> {
     fn join(&mut self, engine: &mut Box<dyn Engine>, scenario: &Scenario) -> Result<(), FloorError> {
         let wanted = u64::from(scenario.clients);
         let deadline = Instant::now() + patience(scenario.clients);
+        let mut asked = Instant::now();
         loop {
             engine.check()?;
             let gauges = engine.gauges();
@@ -215,8 +221,12 @@ impl Measurement<'_> {
             if self.stop.load(Ordering::Acquire) {
                 return Err(FloorError::Interrupted);
             }
-            // A server that ran out of something says so now, not when the clients have waited in vain.
-            self.ask(&Order::Count)?;
+            // A server that ran out of something says so now, not when the clients have waited in vain. Not often, for
+            // the asking is in its CPU time.
+            if asked.elapsed() >= ASK_EVERY {
+                self.ask(&Order::Count)?;
+                asked = Instant::now();
+            }
             thread::sleep(LOOK_EVERY);
         }
     }
@@ -280,13 +290,16 @@ impl Measurement<'_> {
     }
 
     fn show(&mut self, step: Step, gauges: Gauges, total: u64) {
-        let now = Instant::now();
-        if self.shown.is_some_and(|(at, shown)| shown == step && now - at < SHOW_EVERY) {
+        let at = Instant::now();
+        let done = if step == Step::Build { gauges.joined } else { gauges.received };
+        let same_step = self.shown.filter(|shown| shown.step == step);
+        if same_step.is_some_and(|shown| at - shown.at < SHOW_EVERY) {
             return;
         }
-        self.shown = Some((now, step));
-        let done = if step == Step::Build { gauges.joined } else { gauges.received };
-        self.watch.look(&View { step, gauges, done, total, per_second: 0.0 });
+        let per_second =
+            same_step.map_or(0.0, |shown| ratio(done.saturating_sub(shown.done) as f64, (at - shown.at).as_secs_f64()));
+        self.shown = Some(Shown { at, step, done });
+        self.watch.look(&View { step, gauges, done, total, per_second });
     }
 
     fn ask(&mut self, order: &Order) -> Result<Answer, FloorError> {

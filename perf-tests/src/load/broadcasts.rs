@@ -26,8 +26,9 @@ struct Room {
 }
 
 /// See the module.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Broadcasts {
+    /// As many as the highest that was heard of.
     rooms: Vec<Room>,
     /// Notes in all rooms. At most [`MAX_NOTES`].
     noted: usize,
@@ -38,13 +39,7 @@ pub struct Broadcasts {
 }
 
 impl Broadcasts {
-    /// Notes for `rooms` rooms in which nothing was heard.
-    #[must_use]
-    pub fn new(rooms: usize) -> Self {
-        Self { rooms: vec![Room::default(); rooms], noted: 0, unnoted: 0, until_ns: 0 }
-    }
-
-    /// Notes that somebody in `room`, which is below the number of rooms, heard message `number` at `now_ns`.
+    /// Notes that somebody in `room`, which is one that exists, heard message `number` at `now_ns`.
     pub fn note(&mut self, room: u32, number: u32, sent_ns: u64, now_ns: u64) {
         self.until_ns = self.until_ns.max(now_ns);
         match self.place(room as usize, number) {
@@ -55,6 +50,9 @@ impl Broadcasts {
 
     /// Where `number` is noted, made when there is room for it.
     fn place(&mut self, room: usize, number: u32) -> Option<&mut Note> {
+        if room >= self.rooms.len() {
+            self.rooms.resize(room + 1, Room::default());
+        }
         let Room { first, notes } = &mut self.rooms[room];
         if notes.is_empty() {
             *first = number;
@@ -112,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_last_receiver_over_all_threads_counts() {
-        let (mut one, mut other) = (Broadcasts::new(2), Broadcasts::new(2));
+        let (mut one, mut other) = (Broadcasts::default(), Broadcasts::default());
         one.note(0, 7, 1_000_000, 5_000_000);
         one.note(0, 7, 1_000_000, 3_000_000);
         one.note(1, 0, 1_000_000, 2_000_000);
@@ -127,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_number_far_ahead_takes_no_memory() {
-        let mut broadcasts = Broadcasts::new(1);
+        let mut broadcasts = Broadcasts::default();
         for number in [3, u32::MAX - 1, 4, 2] {
             broadcasts.note(0, number, 0, 1000);
         }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::scenario::Scenario;
+use super::behaviour::Order;
+use super::scenario::{Publish, Scenario};
 
 /// Version of the JSON form.
 pub const SCHEMA: u32 = 1;
@@ -42,8 +43,111 @@ pub struct Report {
     pub last_receiver_us: Option<Percentiles>,
     /// Heartbeats.
     pub heartbeats: Heartbeats,
+    /// Clients that were told not to read as they should, and what the server did with them.
+    #[serde(default)]
+    pub astray: AstrayReport,
+    /// Clients that went and came back.
+    #[serde(default)]
+    pub returns: ReturnsReport,
+    /// The phases one by one; the fields above are their sums.
+    #[serde(default)]
+    pub phases: Vec<PhaseReport>,
     /// What is wrong, in words; empty when the run passed.
     pub faults: Vec<String>,
+}
+
+/// What one phase found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseReport {
+    /// As it was named.
+    pub name: String,
+    /// From its opening to its line.
+    pub seconds: f64,
+    /// What was asked for; `null` when it only listened.
+    pub publish: Option<Publish>,
+    /// Orders given to the clients, and how many each told to do so.
+    pub orders: Vec<OrderReport>,
+    /// Clients that were owed the phase's messages at its opening.
+    pub members: u64,
+    /// Publishing; `null` when the phase only listened.
+    pub published: Option<PublishedReport>,
+    /// What the clients heard.
+    pub messages: Messages,
+    /// From the publisher's request to the client's read; `null` when nothing was heard.
+    pub delay_us: Option<Percentiles>,
+    /// From the publisher's request to the last of a message's receivers, one time per message; `null` when nothing was
+    /// heard.
+    #[serde(default)]
+    pub last_receiver_us: Option<Percentiles>,
+    /// Heartbeats.
+    pub heartbeats: Heartbeats,
+    /// Clients closed by the server, those told to behave badly left out, by reason.
+    pub closed: BTreeMap<String, u64>,
+    /// Clients that were told not to read as they should.
+    pub astray: AstrayReport,
+    /// Clients that went and came back.
+    pub returns: ReturnsReport,
+}
+
+/// An order that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OrderReport {
+    /// Since the phase was opened.
+    pub at_seconds: f64,
+    /// What was ordered.
+    pub order: Order,
+    /// How many clients that told to do something at once.
+    pub clients: u64,
+}
+
+/// What became of clients that were told not to read as they should.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FateReport {
+    /// Clients told so.
+    pub clients: u64,
+    /// Of these, closed by the server, by reason.
+    pub closed_by_server: BTreeMap<String, u64>,
+    /// Of these, still connected in the end.
+    pub stuck: u64,
+}
+
+/// Clients that were told not to read as they should. They are owed nothing, so nothing that they missed is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AstrayReport {
+    /// Those that read nothing, but say that they are alive.
+    pub stopped: FateReport,
+    /// Those that read a little at a time.
+    pub slow: FateReport,
+    /// Those that neither read, nor say that they are alive, nor close.
+    pub silent: FateReport,
+    /// Clients that vanished without a FIN.
+    pub vanished: u64,
+    /// Different messages that these heard all the same.
+    pub received: u64,
+    /// Times that one of these heard a later message than the next.
+    pub gaps: u64,
+}
+
+/// Clients that went of their own will, and came back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReturnsReport {
+    /// Goodbyes in order: a close frame, the end of the stream, and reading until the server closes.
+    pub left_orderly: u64,
+    /// Of these, those that the server had not answered by closing when the client gave up.
+    pub unanswered: u64,
+    /// Goodbyes by reset.
+    pub left_reset: u64,
+    /// Times that a client was granted again.
+    pub back: u64,
+    /// Attempts that failed, by reason. Each was followed by another.
+    pub failed: BTreeMap<String, u64>,
+    /// Clients still on their way back in the end.
+    pub not_back: u64,
+    /// From the moment that a client wanted to come back to its grant, failed attempts included; `null` when nobody came.
+    pub back_us: Option<Percentiles>,
 }
 
 /// Where a run took place.
@@ -72,6 +176,9 @@ pub struct Connections {
     pub joined_per_second: f64,
     /// From the connect to the grant; `null` when nobody joined.
     pub join_us: Option<Percentiles>,
+    /// Connects begun in each second since the start, those of clients that come back included.
+    #[serde(default)]
+    pub begun_by_second: Vec<u32>,
 }
 
 /// Publishing.
@@ -93,9 +200,12 @@ pub struct PublishedReport {
 
 /// What the clients heard, against what they were due.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Messages {
-    /// Messages owed: per room, accepted ones times members. When somebody else publishes: per client, from the first
-    /// that it heard to the last that anybody in its room heard.
+    /// Messages owed: per stream, accepted ones times members. When somebody else publishes: per client, from the first
+    /// that it heard to the last that anybody in its room heard. A client that comes in the middle is owed what follows
+    /// the first that it hears, and at least each whose request began after its grant was read; one that goes of its own
+    /// will is owed what it has heard the end of.
     pub due: u64,
     /// Different messages heard.
     pub received: u64,
@@ -115,6 +225,11 @@ pub struct Messages {
     pub misrouted: u64,
     /// Messages that no publisher of this run made.
     pub foreign: u64,
+    /// Messages under way when a client went of its own will: it may have been in time for them or not, so they are
+    /// neither due nor missing.
+    pub in_doubt: u64,
+    /// Messages of an earlier phase, where they counted as missing if they were owed.
+    pub stragglers: u64,
     /// Clients that miss at least one message.
     pub incomplete_clients: u64,
     /// Clients that heard nothing although their room was spoken to.
@@ -136,6 +251,12 @@ pub struct Heartbeats {
     pub sent: u64,
     /// Answered. One under way at the end has no answer.
     pub answered: u64,
+    /// Replies without a heartbeat before them.
+    #[serde(default)]
+    pub unasked: u64,
+    /// Heartbeats that came due, to clients that read, while the one before was not answered yet.
+    #[serde(default)]
+    pub overdue: u64,
 }
 
 /// A distribution of times, in microseconds.
@@ -189,9 +310,11 @@ impl Report {
             (true, "pushes refused", refused),
             (true, "pushes without an answer", unanswered),
             (true, "pushes not sent", published.map_or(0, |p| p.unsent)),
+            (true, "clients not back", self.returns.not_back),
             (false, "duplicates", messages.duplicates),
             (false, "messages out of order", messages.order_faults),
             (false, "messages in the wrong room", messages.misrouted),
+            (false, "heartbeat replies that nobody asked for", self.heartbeats.unasked),
         ];
         let mut faults: Vec<String> = rows
             .into_iter()

@@ -8,11 +8,12 @@ use clap::Args;
 use perf_tests::load::engine::Engine;
 use perf_tests::load::engine::socket::SocketEngine;
 use perf_tests::load::run::run as conduct;
-use perf_tests::load::scenario::{Dialect, Publish, Scenario, Transport, threads_for};
+use perf_tests::load::scenario::{Dialect, Publish, Scenario, Transport, open_handshakes, threads_for};
 use perf_tests::load::table::Table;
 use perf_tests::load::watch::Display;
 use wire::goim::op;
 
+use super::behaviour::BehaviourArguments;
 use super::process::{raise_descriptor_limit, stop_on_signals};
 
 /// Connections per source address and destination: below the 28,232 ephemeral ports that Linux offers by default.
@@ -26,6 +27,22 @@ Examples:
     perf-tests clients --clients 10000 --transport websocket --dialect bilibili --rooms 100 --json
   Idle connections that only say they are alive, for ten minutes:
     perf-tests clients --clients 100000 --listen-only --listen-seconds 600 --heartbeat-seconds 60 --tolerate-loss
+  A ramp from 1,000 to 20,000 connects a second within half a minute:
+    perf-tests clients --clients 200000 --rate 1000 --ramp-to 20000 --ramp-seconds 30 --messages 10
+  200 clients a second go, every other one by reset, and are back after half a second, while messages fly:
+    perf-tests clients --clients 10000 --churn 200 --goodbye mixed --away-ms 500
+  One of a hundred stops reading; the others must miss nothing, and the server must close the stuck ones:
+    perf-tests clients --clients 10000 --stop-reading 0.01 --slow-buffer 4096 --message-bytes 4000 --closes-within 30
+  One of a hundred falls silent, and the server's liveness has to find it:
+    perf-tests clients --clients 10000 --silent 0.01 --heartbeat-seconds 30 --closes-within 600
+  Half of all clients reconnect at once, two seconds after the first message:
+    perf-tests clients --clients 10000 --storm 0.5 --storm-after 2
+  A push to one client at a time, by user id:
+    perf-tests clients --clients 10000 --push-to mids --publish-rate 500
+
+Clients that were told not to read as they should are owed nothing: the report says which of them the server closed,
+and why, and which are stuck. Who goes and comes back is owed what is published while it is there; what was under way
+when it went is counted as in doubt.
 
 Exit code 0: all joined and all was heard, once and in order. 1: not so. 2: the run could not be made.
 Ctrl-C ends a run early and still prints what was found; a second one ends it at once.";
@@ -58,9 +75,12 @@ pub(crate) struct Arguments {
     /// Source addresses; 0 lets the kernel choose [default: one per 20,000 clients on loopback, else 0]
     #[arg(long)]
     sources: Option<u32>,
-    /// Connects begun per second; 0 is as fast as the open handshakes allow (512 a thread)
+    /// Connects begun per second; 0 is as fast as the open handshakes allow
     #[arg(long, default_value_t = 5000.0)]
     rate: f64,
+    /// Handshakes of a thread under way at once
+    #[arg(long, default_value_t = open_handshakes())]
+    open_handshakes: usize,
     /// Rooms; the clients are spread over them evenly
     #[arg(long, default_value_t = 1)]
     rooms: u32,
@@ -121,6 +141,8 @@ pub(crate) struct Arguments {
     /// Let losses, refusals and closed connections pass; duplicates and disorder never do
     #[arg(long)]
     tolerate_loss: bool,
+    #[command(flatten)]
+    behaviour: BehaviourArguments,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -161,8 +183,8 @@ impl Arguments {
             false => self.connect.clone(),
         };
         let on_loopback = connect.iter().all(|to| matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback()));
-        let operation =
-            if self.dialect == Dialect::Bilibili { op::SEND_MESSAGE_REPLY } else { op::FIRST_OF_APPLICATION };
+        let usual = if self.dialect == Dialect::Bilibili { op::SEND_MESSAGE_REPLY } else { op::FIRST_OF_APPLICATION };
+        let operation = self.operation.unwrap_or(usual);
         Ok(Scenario {
             connect,
             transport: self.transport,
@@ -176,10 +198,15 @@ impl Arguments {
             sources: self.sources.unwrap_or(if on_loopback { self.clients.div_ceil(CLIENTS_PER_SOURCE) } else { 0 }),
             first_source: self.first_source,
             connects_per_second: self.rate,
+            ramp: self.behaviour.ramp(),
+            open_handshakes: self.open_handshakes,
             rooms: self.rooms,
             room_type: self.room_type.clone(),
             first_room: self.first_room,
             first_mid: self.first_mid,
+            own_keys: self.behaviour.own_keys.clone(),
+            accepts: self.behaviour.accepts(operation),
+            behaviour: self.behaviour.behaviour()?,
             token: self.token.clone(),
             api_key: self.api_key.clone(),
             heartbeat: seconds("--heartbeat-seconds", self.heartbeat_seconds)?,
@@ -189,7 +216,8 @@ impl Arguments {
                 per_second: self.publish_rate,
                 message_bytes: self.message_bytes,
                 workers: self.publishers,
-                operation: self.operation.unwrap_or(operation),
+                operation,
+                target: self.behaviour.target(),
             }),
             run: self.run,
             build_within: seconds("--build-seconds", self.build_seconds)?,
@@ -200,6 +228,6 @@ impl Arguments {
     }
 }
 
-fn seconds(option: &str, value: f64) -> Result<Duration, String> {
+pub(super) fn seconds(option: &str, value: f64) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value).map_err(|error| format!("{option} {value}: {error}"))
 }

@@ -1,5 +1,6 @@
 //! What `perf-tests` can be told to do; one file per verb.
 
+mod behaviour;
 pub(crate) mod clients;
 pub(crate) mod compare;
 pub(crate) mod floor;

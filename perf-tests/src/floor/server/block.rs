@@ -26,7 +26,7 @@ impl Packets {
         let now_ns = monotonic_ns();
         for left in (0..count).rev() {
             let sent_ns = now_ns.saturating_sub(u64::from(left) * apart_ns);
-            Stamp { run: self.run, room: 0, number: u64::from(self.next), sent_ns }.write(&mut self.body);
+            Stamp { run: self.run, room: 0, phase: 0, number: u64::from(self.next), sent_ns }.write(&mut self.body);
             header.put_packet(&self.body, &mut block);
             self.next += 1;
         }

@@ -2,16 +2,17 @@
 //!
 //! No I/O: it says how many bytes it took and what the client has to send or that it has to end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wire::goim::{self, Header, Packet, Packets, op};
 
 use super::Shared;
-use crate::load::broadcasts::Broadcasts;
-use crate::load::engine::Tally;
-use crate::load::ledger::{Ledger, Verdict};
-use crate::load::scenario::Transport;
+use crate::load::engine::{Books, Tally};
+use crate::load::ledger::{Anchor, Ledger, Standing, Verdict};
+use crate::load::scenario::{Scenario, Transport};
 use crate::load::stamp::{Stamp, monotonic_ns};
+use crate::load::target::{Streams, Target};
 use crate::websocket::{self, opcode};
 
 /// The longest body, or WebSocket payload, that a client takes. A server that sends more is cut off, with a reason.
@@ -31,8 +32,22 @@ pub(super) enum State {
     Authenticating,
     /// In its room.
     Joined,
+    /// It has said goodbye, and reads on until the server closes.
+    Leaving,
+    /// Without a connection, and going to come back.
+    Away,
     /// Gone.
     Ended,
+}
+
+/// A client, to the books.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader {
+    pub(super) slot: u32,
+    pub(super) client: u32,
+    pub(super) state: State,
+    /// `None` when what it hears belongs to no phase.
+    pub(super) standing: Option<Standing>,
 }
 
 /// What the bytes ask for.
@@ -50,8 +65,10 @@ pub(super) enum Effect {
 pub(super) struct Digest {
     /// Bytes done with; the rest is the beginning of something.
     pub(super) taken: usize,
-    /// Auth was granted on the way, before `effect`.
+    /// Auth was granted on the way, before `effect`, and the client's books were opened.
     pub(super) joined: bool,
+    /// Replies to heartbeats.
+    pub(super) heartbeats: u32,
     /// What to do before the rest is read.
     pub(super) effect: Option<Effect>,
 }
@@ -62,33 +79,59 @@ pub(super) struct Intake {
     /// What the server has to answer to our upgrade's key.
     accept: String,
     pub(super) ledger: Ledger,
-    pub(super) broadcasts: Broadcasts,
     pub(super) tally: Tally,
+    books: Arc<Books>,
+    pub(super) streams: Streams,
 }
 
 impl Intake {
-    pub(super) fn new(transport: Transport, accept: String, books: (Ledger, Broadcasts)) -> Self {
-        let (ledger, broadcasts) = books;
-        Self { transport, accept, ledger, broadcasts, tally: Tally::default() }
+    /// With books open for a publisher that is not ours.
+    pub(super) fn new(scenario: &Scenario, accept: String, clients: usize) -> Self {
+        let books = Books { run: scenario.run, phase: 0, target: Target::Rooms, numbers: None };
+        Self {
+            transport: scenario.transport,
+            accept,
+            ledger: Ledger::new(clients, Anchor::FirstHeard),
+            tally: Tally::default(),
+            books: Arc::new(books),
+            streams: Streams::new(Target::Rooms, scenario.clients, scenario.rooms),
+        }
     }
 
-    /// Reads what client `slot`, who is in `room`, has got. With an [`Effect`] that does not end the client, the caller
-    /// acts on it and calls again with what is not taken.
-    pub(super) fn digest(&mut self, shared: &Shared, slot: u32, room: u32, state: State, bytes: &[u8]) -> Digest {
-        if state == State::Upgrading {
+    /// From now on, other books. The clients' tracks are the caller's to anchor.
+    pub(super) fn open(&mut self, books: Arc<Books>, scenario: &Scenario) {
+        self.streams = Streams::new(books.target, scenario.clients, scenario.rooms);
+        self.books = books;
+    }
+
+    /// From where on a client is owed messages that has been there before the first one.
+    pub(super) fn anchor_from_the_start(&self) -> Anchor {
+        if self.books.numbers.is_some() { Anchor::Zero } else { Anchor::FirstHeard }
+    }
+
+    /// One past the highest number that may have been sent to `client`; 0 when somebody else publishes.
+    pub(super) fn begun(&self, client: u32) -> u32 {
+        self.books.numbers.as_ref().map_or(0, |numbers| numbers.begun(self.streams.of_client(client)))
+    }
+
+    /// Reads what a client has got. With an [`Effect`] that does not end the client, the caller acts on it and calls again
+    /// with what is not taken.
+    pub(super) fn digest(&mut self, shared: &Shared, reader: Reader, bytes: &[u8]) -> Digest {
+        if reader.state == State::Upgrading {
             let (taken, effect) = match websocket::parse_response(bytes, &self.accept) {
                 Ok(Some(end)) => (end, Some(Effect::SendAuth)),
                 Ok(None) => (0, None),
                 Err(error) => (bytes.len(), Some(Effect::End(error.to_string()))),
             };
-            return Digest { taken, joined: false, effect };
+            return Digest { taken, joined: false, heartbeats: 0, effect };
         }
-        let mut context = Context { shared, slot, room, state, now_ns: monotonic_ns() };
+        let mut context = Context { shared, reader, heartbeats: 0, now_ns: monotonic_ns() };
         let (taken, effect) = match self.transport {
             Transport::Tcp => self.packets(&mut context, bytes),
             Transport::Websocket => self.frames(&mut context, bytes),
         };
-        Digest { taken, joined: context.state != state, effect }
+        let joined = context.reader.state != reader.state;
+        Digest { taken, joined, heartbeats: context.heartbeats, effect }
     }
 
     fn frames(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> (usize, Option<Effect>) {
@@ -139,15 +182,15 @@ impl Intake {
 
     fn packet(&mut self, context: &mut Context<'_>, packet: Packet<'_>) -> Option<Effect> {
         match packet.header.operation {
-            op::AUTH_REPLY if context.state == State::Authenticating => match refusal(packet.body) {
+            op::AUTH_REPLY if context.reader.state == State::Authenticating => match refusal(packet.body) {
                 None => {
-                    context.state = State::Joined;
+                    self.grant(context);
                     None
                 }
                 Some(reason) => Some(Effect::End(format!("refused: {reason}"))),
             },
             op::HEARTBEAT_REPLY => {
-                self.tally.heartbeats_answered += 1;
+                context.heartbeats += 1;
                 None
             }
             op::DISCONNECT_REPLY => {
@@ -170,18 +213,35 @@ impl Intake {
         }
     }
 
+    /// Opens the books of a client before what follows its grant is read.
+    fn grant(&mut self, context: &mut Context<'_>) {
+        let reader = &mut context.reader;
+        let anchor = match self.books.numbers {
+            Some(_) => Anchor::AtMost(self.begun(reader.client)),
+            None => Anchor::FirstHeard,
+        };
+        self.ledger.anchor(reader.slot, anchor);
+        reader.state = State::Joined;
+        reader.standing = Some(Standing::Owed);
+    }
+
     fn message(&mut self, context: &Context<'_>, body: &[u8]) {
+        let reader = &context.reader;
         let Some(stamp) = Stamp::read(body).filter(|stamp| is_of_run(&context.shared.run, stamp.run)) else {
             self.tally.foreign += 1;
             return;
         };
-        if stamp.room != context.room || stamp.number >= u64::from(u32::MAX) {
+        let Some(standing) = reader.standing.filter(|_| stamp.phase == self.books.phase) else {
+            self.tally.stragglers += 1;
+            return;
+        };
+        if stamp.room != self.streams.of_client(reader.client) || stamp.number >= u64::from(u32::MAX) {
             self.tally.misrouted += 1;
             return;
         }
-        let number = stamp.number as u32;
-        if self.ledger.enter(context.slot, number) != Verdict::Duplicate {
-            self.broadcasts.note(context.room, number, stamp.sent_ns, context.now_ns);
+        let verdict = self.ledger.enter(reader.slot, stamp.number as u32, standing);
+        if standing == Standing::Owed && verdict != Verdict::Duplicate {
+            self.tally.broadcasts.note(stamp.room, stamp.number as u32, stamp.sent_ns, context.now_ns);
             let delay_us = context.now_ns.saturating_sub(stamp.sent_ns) / 1000;
             self.tally.delay_us.saturating_record(delay_us.max(1));
         }
@@ -190,10 +250,9 @@ impl Intake {
 
 struct Context<'a> {
     shared: &'a Shared,
-    slot: u32,
-    room: u32,
-    /// Becomes `Joined` with the grant.
-    state: State,
+    /// Becomes `Joined`, and is owed something, with the grant.
+    reader: Reader,
+    heartbeats: u32,
     now_ns: u64,
 }
 

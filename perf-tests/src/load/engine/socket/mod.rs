@@ -1,95 +1,101 @@
 //! One kernel socket per client, spread over threads that share nothing but a few atomics.
 //!
 //! Each thread has its own descriptor table, so that the clients of a run may be more than `RLIMIT_NOFILE`, and its own
-//! `Poll`. A client costs its socket, twelve bytes, and eight in the ledger; it has no buffer while nothing is incomplete.
+//! `Poll`. A client costs its socket, 24 bytes, and eight in the ledger; it has no buffer while nothing is incomplete.
+//! The engine asks, and each thread answers, in one queue each way.
 //!
-//! Layout: `shard` one thread's loop · `intake` bytes to packets to the ledger · `open` a socket on its source address
+//! Layout: `shard` one thread's loop · `arrivals` connecting, joining, coming back · `departures` goodbyes and ends ·
+//! `orders` who is told what · `slow` who reads a little at a time · `lines` the books by phases · `heartbeats` when each
+//! says that it is alive · `intake` bytes to packets to the ledger · `open` a socket on its source address
 
+mod arrivals;
+mod departures;
+mod heartbeats;
 mod intake;
+mod lines;
 mod open;
+mod orders;
 mod shard;
+mod slow;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 pub(crate) use open::begin;
 
-use super::{Due, Engine, EngineError, Gauges, Tally};
-use crate::load::broadcasts::Broadcasts;
-use crate::load::ledger::Ledger;
+use super::{Books, Due, Engine, EngineError, Gauges, Tally};
+use crate::load::behaviour::Order;
 use crate::load::scenario::Scenario;
 use shard::Shard;
 
-/// What all threads do now; only ever rises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-enum Phase {
-    /// Connecting.
-    Build,
-    /// Whoever has not joined has failed; the others listen.
-    Run,
-    /// Close everything.
-    Stop,
+/// What the engine asks of every thread. Each is answered by one [`Answer`].
+#[derive(Debug, Clone)]
+enum Ask {
+    Seal,
+    Open(Arc<Books>),
+    Order(Order),
+    Outstanding(Arc<[u32]>),
+    LookIntoUnread,
+    /// One past the highest number heard, by stream.
+    Heard,
+    Settle(Arc<[u32]>),
+}
+
+enum Answer {
+    /// Of clients or messages.
+    Count(u64),
+    /// By stream.
+    Numbers(Vec<u32>),
+    Tally(Box<Tally>),
+    Refused(EngineError),
 }
 
 /// What the threads of an engine share.
 #[derive(Debug)]
 struct Shared {
     scenario: Scenario,
-    phase: AtomicU8,
-    /// Joined clients per room.
-    members: Vec<AtomicU32>,
     /// The run whose messages count; 0 until the first is heard.
     run: AtomicU32,
 }
 
-impl Shared {
-    fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Build,
-            1 => Phase::Run,
-            _ => Phase::Stop,
-        }
-    }
-}
-
-/// One thread's gauges, written by it once per loop.
+/// One thread's gauges, written by it once per loop. As in [`Gauges`].
 #[derive(Debug, Default)]
 struct ShardGauges {
     joined: AtomicU64,
     failed: AtomicU64,
     closed: AtomicU64,
+    present: AtomicU64,
+    returning: AtomicU64,
+    astray: AtomicU64,
+    closed_astray: AtomicU64,
     received: AtomicU64,
     faults: AtomicU64,
-    /// Set after the thread has abandoned whoever had not joined.
-    sealed: AtomicBool,
-}
-
-/// What a thread hands back: its counts, and its ledger still to be settled.
-struct Harvest {
-    tally: Tally,
-    ledger: Ledger,
-    broadcasts: Broadcasts,
-    /// The client at slot 0.
-    first_client: u32,
-    /// By slot, whether it ever joined.
-    joined: Vec<bool>,
 }
 
 struct Worker {
-    handle: JoinHandle<()>,
-    result: Receiver<Result<Harvest, EngineError>>,
+    /// `None` once it was joined. Without its questions a thread ends.
+    handle: Option<JoinHandle<Result<(), EngineError>>>,
+    asks: Option<Sender<Ask>>,
+    answers: Receiver<Answer>,
     gauges: Arc<ShardGauges>,
+}
+
+impl Worker {
+    /// Why the thread is gone.
+    fn post_mortem(&mut self) -> EngineError {
+        match self.handle.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => error,
+            _ => EngineError::Panicked,
+        }
+    }
 }
 
 /// See the module.
 pub struct SocketEngine {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
-    /// Results that came before they were asked for: errors, or the end after `Stop`.
-    early: Vec<Option<Result<Harvest, EngineError>>>,
 }
 
 impl SocketEngine {
@@ -98,13 +104,8 @@ impl SocketEngine {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(scenario: &Scenario) -> Result<Self, EngineError> {
-        let shared = Arc::new(Shared {
-            scenario: scenario.clone(),
-            phase: AtomicU8::new(Phase::Build as u8),
-            members: (0..scenario.rooms).map(|_| AtomicU32::new(0)).collect(),
-            run: AtomicU32::new(scenario.run),
-        });
-        let mut engine = Self { shared, workers: Vec::new(), early: Vec::new() };
+        let shared = Arc::new(Shared { scenario: scenario.clone(), run: AtomicU32::new(scenario.run) });
+        let mut engine = Self { shared, workers: Vec::new() };
         let (clients, threads) = (u64::from(scenario.clients), scenario.threads as u64);
         for index in 0..threads {
             // Rounded so that the parts differ by one at most and add up.
@@ -116,27 +117,70 @@ impl SocketEngine {
 
     fn spawn(&mut self, index: usize, clients: std::ops::Range<u32>) -> Result<(), EngineError> {
         let gauges = Arc::new(ShardGauges::default());
-        let (done, result) = sync_channel(1);
+        let ((ask, asks), (answer, answers)) = (channel(), channel());
         let (shared, own_gauges) = (Arc::clone(&self.shared), Arc::clone(&gauges));
         let handle = thread::Builder::new()
             .name(format!("clients-{index}"))
-            .spawn(move || {
-                let harvest = Shard::new(shared, own_gauges, clients).and_then(Shard::run);
-                // Nobody listens any more when the engine was dropped; then nobody needs the result.
-                let _ = done.send(harvest);
-            })
+            .spawn(move || Shard::new(shared, own_gauges, clients).and_then(|shard| shard.run(&asks, &answer)))
             .map_err(EngineError::io("start a client thread"))?;
-        self.workers.push(Worker { handle, result, gauges });
-        self.early.push(None);
+        self.workers.push(Worker { handle: Some(handle), asks: Some(ask), answers, gauges });
         Ok(())
     }
 
-    fn enter(&self, phase: Phase) {
-        self.shared.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    /// Asks all threads, and gives each one's answer to `take`. Each looks into its queue at least every
+    /// `shard::LOOK_EVERY`, so this ends; a thread that died is an error.
+    fn ask(&mut self, ask: &Ask, mut take: impl FnMut(Answer)) -> Result<(), EngineError> {
+        for worker in &mut self.workers {
+            let sent = worker.asks.as_ref().is_some_and(|asks| asks.send(ask.clone()).is_ok());
+            if !sent {
+                return Err(worker.post_mortem());
+            }
+        }
+        let mut refused = None;
+        for worker in &mut self.workers {
+            match worker.answers.recv() {
+                Ok(Answer::Refused(error)) => refused = Some(error),
+                Ok(answer) => take(answer),
+                Err(_) => return Err(worker.post_mortem()),
+            }
+        }
+        refused.map_or(Ok(()), Err)
     }
 
-    fn members(&self) -> Vec<u32> {
-        self.shared.members.iter().map(|members| members.load(Ordering::Acquire)).collect()
+    fn count(&mut self, ask: &Ask) -> Result<u64, EngineError> {
+        let mut sum = 0;
+        self.ask(ask, |answer| {
+            if let Answer::Count(count) = answer {
+                sum += count;
+            }
+        })?;
+        Ok(sum)
+    }
+
+    /// The answers by stream, brought together by `merge`.
+    fn numbers(&mut self, ask: &Ask, merge: fn(u32, u32) -> u32) -> Result<Vec<u32>, EngineError> {
+        let mut all: Vec<u32> = Vec::new();
+        self.ask(ask, |answer| {
+            if let Answer::Numbers(numbers) = answer {
+                all.resize(all.len().max(numbers.len()), 0);
+                all.iter_mut().zip(numbers).for_each(|(sum, number)| *sum = merge(*sum, number));
+            }
+        })?;
+        Ok(all)
+    }
+
+    /// A thread whose queue is gone closes its clients and ends.
+    fn stop(&mut self) -> Result<(), EngineError> {
+        for worker in &mut self.workers {
+            worker.asks = None;
+        }
+        let mut outcome = Ok(());
+        for worker in &mut self.workers {
+            if let Some(handle) = worker.handle.take() {
+                outcome = outcome.and(handle.join().unwrap_or(Err(EngineError::Panicked)));
+            }
+        }
+        outcome
     }
 }
 
@@ -147,6 +191,10 @@ impl Engine for SocketEngine {
             sum.joined += gauges.joined.load(Ordering::Relaxed);
             sum.failed += gauges.failed.load(Ordering::Relaxed);
             sum.closed += gauges.closed.load(Ordering::Relaxed);
+            sum.present += gauges.present.load(Ordering::Relaxed);
+            sum.returning += gauges.returning.load(Ordering::Relaxed);
+            sum.astray += gauges.astray.load(Ordering::Relaxed);
+            sum.closed_astray += gauges.closed_astray.load(Ordering::Relaxed);
             sum.received += gauges.received.load(Ordering::Relaxed);
             sum.faults += gauges.faults.load(Ordering::Relaxed);
         }
@@ -154,59 +202,54 @@ impl Engine for SocketEngine {
     }
 
     fn check(&mut self) -> Result<(), EngineError> {
-        for (worker, early) in self.workers.iter().zip(&mut self.early) {
-            match early.take() {
-                Some(Err(error)) => return Err(error),
-                Some(harvest) => *early = Some(harvest),
-                None if worker.handle.is_finished() => match worker.result.try_recv() {
-                    Ok(Err(error)) => return Err(error),
-                    Ok(harvest) => *early = Some(harvest),
-                    Err(_) => return Err(EngineError::Panicked),
-                },
-                None => {}
+        for worker in &mut self.workers {
+            // None of them ends before its queue does, but by an error.
+            if worker.handle.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(worker.post_mortem());
             }
         }
         Ok(())
     }
 
-    fn seal(&mut self) -> Result<Vec<u32>, EngineError> {
-        self.enter(Phase::Run);
-        // Each thread looks at the phase at least every `shard::LOOK_EVERY`, so this ends; a thread that died is an error.
-        while !self.workers.iter().all(|worker| worker.gauges.sealed.load(Ordering::Acquire)) {
-            self.check()?;
-            thread::sleep(shard::LOOK_EVERY);
-        }
-        Ok(self.members())
+    fn seal(&mut self) -> Result<u64, EngineError> {
+        self.count(&Ask::Seal)
     }
 
-    fn finish(mut self: Box<Self>, due: Due) -> Result<Tally, EngineError> {
-        self.enter(Phase::Stop);
-        let mut harvests = Vec::with_capacity(self.workers.len());
-        for (worker, early) in std::mem::take(&mut self.workers).into_iter().zip(std::mem::take(&mut self.early)) {
-            let result = early.unwrap_or_else(|| worker.result.recv().map_err(|_| EngineError::Panicked)?);
-            worker.handle.join().map_err(|_| EngineError::Panicked)?;
-            harvests.push(result?);
-        }
-        let scenario = &self.shared.scenario;
+    fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
+        self.shared.run.store(books.run, Ordering::Relaxed);
+        self.numbers(&Ask::Open(Arc::new(books.clone())), |sum, members| sum + members)
+    }
+
+    fn order(&mut self, order: Order) -> Result<u64, EngineError> {
+        self.count(&Ask::Order(order))
+    }
+
+    fn outstanding(&mut self, ends: &[u32]) -> Result<u64, EngineError> {
+        self.count(&Ask::Outstanding(ends.into()))
+    }
+
+    fn look_into_unread(&mut self) -> Result<(), EngineError> {
+        self.count(&Ask::LookIntoUnread).map(drop)
+    }
+
+    fn settle(&mut self, due: Due) -> Result<Tally, EngineError> {
         let ends = match due {
             Due::Published(ends) => ends,
-            Due::AsHeard => ends_as_heard(&harvests, scenario),
+            Due::AsHeard => self.numbers(&Ask::Heard, u32::max)?,
         };
-        let mut sum = Tally { run: self.shared.run.load(Ordering::Relaxed), ..Tally::default() };
-        let mut broadcasts = Broadcasts::new(scenario.rooms as usize);
-        for harvest in &harvests {
-            absorb(&mut sum, &harvest.tally);
-            broadcasts.merge(&harvest.broadcasts);
-            for slot in 0..harvest.joined.len() as u32 {
-                if harvest.joined[slot as usize] {
-                    let room = scenario.room_of(harvest.first_client + slot);
-                    harvest.ledger.settle(slot, ends[room as usize], &mut sum.balance);
-                }
+        let mut sum = Tally::default();
+        self.ask(&Ask::Settle(ends.into()), |answer| {
+            if let Answer::Tally(tally) = answer {
+                sum.merge(&tally);
             }
-        }
-        sum.last_receiver_us = broadcasts.last_receiver_us();
-        sum.heard_until_ns = broadcasts.until_ns();
+        })?;
+        sum.run = self.shared.run.load(Ordering::Relaxed);
+        sum.time_broadcasts();
         Ok(sum)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
+        self.stop()
     }
 
     fn name(&self) -> &'static str {
@@ -216,39 +259,7 @@ impl Engine for SocketEngine {
 
 impl Drop for SocketEngine {
     fn drop(&mut self) {
-        self.enter(Phase::Stop);
-        for worker in self.workers.drain(..) {
-            // A panic there has been printed by the thread itself.
-            let _ = worker.handle.join();
-        }
+        // A panic there has been printed by the thread itself, and nobody is left to hear of an error.
+        let _ = self.stop();
     }
-}
-
-fn ends_as_heard(harvests: &[Harvest], scenario: &Scenario) -> Vec<u32> {
-    let mut ends = vec![0; scenario.rooms as usize];
-    for harvest in harvests {
-        for slot in 0..harvest.joined.len() as u32 {
-            let room = scenario.room_of(harvest.first_client + slot) as usize;
-            ends[room] = ends[room].max(harvest.ledger.end_of(slot).unwrap_or(0));
-        }
-    }
-    ends
-}
-
-fn absorb(sum: &mut Tally, part: &Tally) {
-    sum.joined += part.joined;
-    sum.failed.merge(&part.failed);
-    sum.closed.merge(&part.closed);
-    sum.counts.received += part.counts.received;
-    sum.counts.gaps += part.counts.gaps;
-    sum.counts.duplicates += part.counts.duplicates;
-    sum.counts.order_faults += part.counts.order_faults;
-    sum.counts.unremembered += part.counts.unremembered;
-    sum.misrouted += part.misrouted;
-    sum.foreign += part.foreign;
-    sum.heartbeats_sent += part.heartbeats_sent;
-    sum.heartbeats_answered += part.heartbeats_answered;
-    sum.bytes_received += part.bytes_received;
-    sum.delay_us.add(&part.delay_us).expect("all histograms are made with the same bounds");
-    sum.join_us.add(&part.join_us).expect("all histograms are made with the same bounds");
 }

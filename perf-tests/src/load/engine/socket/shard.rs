@@ -1,75 +1,121 @@
-//! One thread's loop: connect at a pace, read what comes, say that everybody is alive.
+//! One thread's loop: what is asked, who is due, and what comes on the sockets.
 //!
 //! It does not read packets (`intake`) and does not know who publishes.
 
-use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::collections::{BinaryHeap, HashMap};
+use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
-use wire::goim::op;
+use mio::{Events, Poll};
 
-use super::intake::{Effect, Intake, MAX_BODY_BYTES, State, client_packet};
-use super::{Harvest, Phase, ShardGauges, Shared, open};
-use crate::load::broadcasts::Broadcasts;
-use crate::load::engine::EngineError;
-use crate::load::ledger::{Anchor, Ledger};
+use super::arrivals::Comeback;
+use super::departures::MAX_GOODBYE_BYTES;
+use super::intake::{Effect, Intake, MAX_BODY_BYTES, Reader, State};
+use super::orders::{Churning, Picker};
+use super::slow::SlowReaders;
+use super::{Answer, Ask, ShardGauges, Shared};
+use crate::load::engine::{EngineError, Tally};
+use crate::load::ledger::{Balance, Counts, Standing};
 use crate::load::scenario::Transport;
 use crate::websocket::{self, opcode};
 
-/// The longest that the loop sleeps, so that it sees a new phase.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Handshakes of one thread under way at once: below any usual listen backlog, so that a run does not test SYN retries.
-const MAX_OPEN_HANDSHAKES: usize = 512;
+/// The longest that the loop sleeps, so that it sees what it is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Connects begun in one turn of the loop, and heartbeats sent in one: what has come is read in between.
-const MAX_PER_TURN: usize = 256;
+pub(super) const MAX_PER_TURN: usize = 256;
 
 /// Events taken in one turn.
 const MAX_EVENTS: usize = 1024;
 
-/// A client that has not begun, or is gone, has no socket.
-struct Client {
-    stream: Option<TcpStream>,
-    state: State,
+/// How a client was told to behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Role {
+    /// It reads whatever comes.
+    Reads,
+    /// It reads nothing.
+    Stopped,
+    /// It reads a little at a time.
+    Slow,
+    /// It reads nothing and says nothing.
+    Silent,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// `None` when it has not begun, is away, or is gone.
+    pub(super) stream: Option<TcpStream>,
+    /// Since the thread's start: when it began to connect; when it wants to be back, while it is leaving, away, or coming
+    /// back; when it said goodbye, while it is leaving for good.
+    pub(super) moment_us: u64,
+    pub(super) state: State,
+    pub(super) role: Role,
+    /// What its messages are to the books. `None` while they belong to no phase.
+    pub(super) standing: Option<Standing>,
+    /// Heartbeats that are not answered.
+    pub(super) pending: u8,
     /// Whether `tails` holds the beginning of something.
-    has_tail: bool,
-    /// When it began to connect, in microseconds since the thread's start (71 minutes at most).
-    begun_us: u32,
+    pub(super) has_tail: bool,
+    /// Whether it was ever granted. If so it may come back.
+    pub(super) was_joined: bool,
+    /// Whether it is on its way back, or will be.
+    pub(super) comes_back: bool,
 }
 
 // In debug builds mio adds its own checks to a stream.
 #[cfg(not(debug_assertions))]
-const _: () = assert!(size_of::<Client>() == 12);
+const _: () = assert!(size_of::<Client>() == 24);
 
 /// One thread's clients.
 pub(super) struct Shard {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     gauges: Arc<ShardGauges>,
-    poll: Poll,
-    first_client: u32,
-    clients: Vec<Client>,
-    ever_joined: Vec<bool>,
+    pub(super) poll: Poll,
+    pub(super) first_client: u32,
+    pub(super) clients: Vec<Client>,
     /// By slot, the beginning of a packet or frame whose rest has not come. Each at most a header more than
     /// [`MAX_BODY_BYTES`].
-    tails: HashMap<u32, Vec<u8>>,
+    pub(super) tails: HashMap<u32, Vec<u8>>,
     /// Where every read goes: a tail, then what the socket gives.
     scratch: Vec<u8>,
-    intake: Intake,
-    upgrade: Vec<u8>,
-    started: Instant,
+    pub(super) intake: Intake,
+    pub(super) upgrade: Vec<u8>,
+    pub(super) started: Instant,
+    /// Nobody begins any more, except to come back.
+    pub(super) sealed: bool,
     /// The next slot to begin. Slots are begun in order.
-    next_begin: usize,
-    handshakes: usize,
+    pub(super) next_begin: usize,
+    pub(super) handshakes: usize,
+    /// Who comes back, the earliest first. An entry of a client that is not away any more, or only later, is void.
+    pub(super) comebacks: BinaryHeap<Comeback>,
+    pub(super) picker: Picker,
+    pub(super) churn: Option<Churning>,
+    /// Goodbyes of the mixed kind, to tell which is next.
+    pub(super) mixed: u64,
+    pub(super) slow: SlowReaders,
+    pub(super) looking_into_unread: bool,
+    /// What clients that went were owed until then.
+    pub(super) settled: Balance,
     /// Heartbeats due since the clients were built, all slots in turn.
-    heartbeats_turned: u64,
-    failed: u64,
-    closed: u64,
+    pub(super) heartbeats_turned: u64,
+    pub(super) joined: u64,
+    pub(super) failed: u64,
+    pub(super) closed: u64,
+    pub(super) present: u64,
+    pub(super) returning: u64,
+    pub(super) astray: u64,
+    pub(super) closed_astray: u64,
+    /// Counted up to the last line.
+    pub(super) received_before: u64,
+    pub(super) faults_before: u64,
     mask: u32,
 }
 
@@ -80,13 +126,21 @@ impl Shard {
             .map_err(EngineError::io("get a descriptor table of the thread's own"))?;
         let poll = Poll::new().map_err(EngineError::io("make a poll"))?;
         let count = clients.len();
-        let anchor = if shared.scenario.publish.is_some() { Anchor::Zero } else { Anchor::FirstHeard };
         // One key for all: the proof that it gives is that the server read the request, not who sent it.
         let key = websocket::key(*b"perf-tests nonce");
         let host = shared.scenario.connect[0].to_string();
-        let books = (Ledger::new(count, anchor), Broadcasts::new(shared.scenario.rooms as usize));
-        let intake = Intake::new(shared.scenario.transport, websocket::accept_of(&key), books);
-        let waiting = || Client { stream: None, state: State::Waiting, has_tail: false, begun_us: 0 };
+        let intake = Intake::new(&shared.scenario, websocket::accept_of(&key), count);
+        let waiting = || Client {
+            stream: None,
+            moment_us: 0,
+            state: State::Waiting,
+            role: Role::Reads,
+            standing: None,
+            pending: 0,
+            has_tail: false,
+            was_joined: false,
+            comes_back: false,
+        };
         Ok(Self {
             upgrade: websocket::request(&host, "/sub", &key, "").into_bytes(),
             shared,
@@ -94,136 +148,140 @@ impl Shard {
             poll,
             first_client: clients.start,
             clients: (0..count).map(|_| waiting()).collect(),
-            ever_joined: vec![false; count],
             tails: HashMap::new(),
             // One whole frame or packet always fits behind nothing, so a full scratch always makes progress.
             scratch: vec![0; MAX_BODY_BYTES + 64],
             intake,
             started: Instant::now(),
+            sealed: false,
             next_begin: 0,
             handshakes: 0,
+            comebacks: BinaryHeap::new(),
+            picker: Picker::new(count),
+            churn: None,
+            mixed: 0,
+            slow: SlowReaders::default(),
+            looking_into_unread: false,
+            settled: Balance::default(),
             heartbeats_turned: 0,
+            joined: 0,
             failed: 0,
             closed: 0,
+            present: 0,
+            returning: 0,
+            astray: 0,
+            closed_astray: 0,
+            received_before: 0,
+            faults_before: 0,
             mask: 0,
         })
     }
 
-    /// Runs until told to stop, then closes everything in the table that it was opened in.
-    pub(super) fn run(mut self) -> Result<Harvest, EngineError> {
+    /// Runs while there is somebody to ask, then closes everything in the table that it was opened in.
+    pub(super) fn run(mut self, asks: &Receiver<Ask>, answers: &Sender<Answer>) -> Result<(), EngineError> {
         let mut events = Events::with_capacity(MAX_EVENTS);
-        let mut sealed = false;
         loop {
-            match self.shared.phase() {
-                Phase::Stop => break,
-                Phase::Build => self.begin_some(),
-                Phase::Run if !sealed => {
-                    self.abandon_the_unjoined();
-                    sealed = true;
+            match asks.try_recv() {
+                Ok(ask) => {
+                    let answer = self.answer(ask);
+                    // Before the answer, so that who has it finds what it did in the gauges.
                     self.publish_gauges();
-                    self.gauges.sealed.store(true, Ordering::Release);
+                    // Nobody listens any more when the engine was dropped; then the queue is gone as well.
+                    let _ = answers.send(answer);
                 }
-                Phase::Run => {}
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
             }
+            if !self.sealed {
+                self.begin_some();
+            }
+            self.churn_some();
+            self.come_back_some();
+            self.slow_turn();
             self.heartbeats();
             match self.poll.poll(&mut events, Some(self.sleep())) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other.map_err(EngineError::io("wait for events"))?,
             }
             for event in &events {
-                self.ready(event.token().0, event.is_writable());
+                self.ready(event.token().0, event);
             }
             self.publish_gauges();
         }
-        for client in &mut self.clients {
-            client.stream = None;
+    }
+
+    fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Seal => {
+                self.sealed = true;
+                self.abandon_the_unjoined();
+                Answer::Count(self.joined)
+            }
+            Ask::Open(books) => Answer::Numbers(self.open_books(books)),
+            Ask::Order(order) => self.obey(order).map_or_else(Answer::Refused, Answer::Count),
+            Ask::Outstanding(ends) => Answer::Count(self.outstanding(&ends)),
+            Ask::LookIntoUnread => {
+                self.look_into_unread();
+                Answer::Count(0)
+            }
+            Ask::Heard => Answer::Numbers(self.heard()),
+            Ask::Settle(ends) => Answer::Tally(self.settle(&ends)),
         }
-        let mut tally = self.intake.tally;
-        tally.counts = self.intake.ledger.counts();
-        let Intake { ledger, broadcasts, .. } = self.intake;
-        Ok(Harvest { tally, ledger, broadcasts, first_client: self.first_client, joined: self.ever_joined })
     }
 
     fn publish_gauges(&self) {
-        let counts = self.intake.ledger.counts();
-        let (gauges, tally) = (&self.gauges, &self.intake.tally);
-        gauges.joined.store(tally.joined, Ordering::Relaxed);
-        gauges.failed.store(self.failed, Ordering::Relaxed);
-        gauges.closed.store(self.closed, Ordering::Relaxed);
-        gauges.received.store(counts.received, Ordering::Relaxed);
-        gauges.faults.store(counts.duplicates + counts.order_faults + tally.misrouted, Ordering::Relaxed);
+        let (owed, astray) = (self.intake.ledger.counts(Standing::Owed), self.intake.ledger.counts(Standing::Astray));
+        let gauges = &self.gauges;
+        for (gauge, value) in [
+            (&gauges.joined, self.joined),
+            (&gauges.failed, self.failed),
+            (&gauges.closed, self.closed),
+            (&gauges.present, self.present),
+            (&gauges.returning, self.returning),
+            (&gauges.astray, self.astray),
+            (&gauges.closed_astray, self.closed_astray),
+            (&gauges.received, self.received_before + owed.received),
+            (&gauges.faults, self.faults_before + faults(&self.intake.tally, owed, astray)),
+        ] {
+            gauge.store(value, Ordering::Relaxed);
+        }
     }
 
-    /// Short while connects are due by pace, because nothing else wakes the loop for them.
+    /// Short while connects or goodbyes are due by pace, because nothing else wakes the loop for them.
     fn sleep(&self) -> Duration {
-        let building = self.next_begin < self.clients.len() && self.handshakes < MAX_OPEN_HANDSHAKES;
-        if building { Duration::from_millis(1) } else { LOOK_EVERY }
-    }
-
-    fn begin_some(&mut self) {
-        let pace = self.shared.scenario.connects_per_second / self.shared.scenario.threads as f64;
-        let allowed = match pace > 0.0 {
-            true => (self.started.elapsed().as_secs_f64() * pace) as usize + 1,
-            false => usize::MAX,
-        };
-        let mut begun = 0;
-        while self.next_begin < self.clients.len().min(allowed)
-            && self.handshakes < MAX_OPEN_HANDSHAKES
-            && begun < MAX_PER_TURN
-        {
-            let slot = self.next_begin;
-            self.next_begin += 1;
-            begun += 1;
-            if let Err(error) = self.begin(slot) {
-                self.clients[slot].state = State::Ended;
-                self.failed += 1;
-                self.intake.tally.failed.add(&format!("connect: {error}"), 1);
-            }
+        let building = !self.sealed && self.next_begin < self.clients.len();
+        let has_room = self.handshakes < self.shared.scenario.open_handshakes;
+        if self.churn.is_some() || ((building || self.comeback_is_due()) && has_room) {
+            Duration::from_millis(1)
+        } else {
+            LOOK_EVERY
         }
     }
 
-    fn begin(&mut self, slot: usize) -> io::Result<()> {
-        let mut stream = open::begin(&self.shared.scenario, self.first_client + slot as u32)?;
-        self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        let begun_us = self.started.elapsed().as_micros() as u32;
-        self.clients[slot] = Client { stream: Some(stream), state: State::Connecting, has_tail: false, begun_us };
-        self.handshakes += 1;
-        Ok(())
-    }
-
-    fn ready(&mut self, slot: usize, writable: bool) {
-        if self.clients[slot].state == State::Connecting && writable {
-            let Some(stream) = &self.clients[slot].stream else { return };
-            match stream.take_error() {
-                Ok(None) => {}
-                Ok(Some(error)) | Err(error) => return self.end(slot, &format!("connect: {error}")),
+    fn ready(&mut self, slot: usize, event: &Event) {
+        let client = &self.clients[slot];
+        match client.state {
+            State::Connecting if event.is_writable() => {
+                let Some(stream) = &client.stream else { return };
+                match stream.take_error() {
+                    Ok(None) => {}
+                    Ok(Some(error)) | Err(error) => return self.end(slot, &format!("connect: {error}")),
+                }
+                self.greet(slot);
             }
-            self.greet(slot);
+            State::Leaving => return self.read_to_the_end(slot),
+            _ => {}
         }
-        self.read(slot);
-    }
-
-    fn greet(&mut self, slot: usize) {
-        match self.shared.scenario.transport {
-            Transport::Tcp => self.send_auth(slot),
-            Transport::Websocket => {
-                self.clients[slot].state = State::Upgrading;
-                let upgrade = std::mem::take(&mut self.upgrade);
-                self.write(slot, &upgrade);
-                self.upgrade = upgrade;
-            }
+        // Who does not read still notices the end of the stream, if the kernel does.
+        let over = event.is_read_closed() || event.is_error();
+        if self.clients[slot].role == Role::Reads || self.looking_into_unread || over {
+            self.read(slot, usize::MAX);
         }
     }
 
-    fn send_auth(&mut self, slot: usize) {
-        self.clients[slot].state = State::Authenticating;
-        let body = self.shared.scenario.auth_of(self.first_client + slot as u32).to_body();
-        self.send(slot, opcode::BINARY, &client_packet(op::AUTH, &body));
-    }
-
-    /// Reads until the socket has no more. With edge-triggered events a read that gives less than was asked for is as
-    /// good as `WouldBlock` (epoll(7)).
-    fn read(&mut self, slot: usize) {
+    /// Reads until the socket has no more, or `limit` bytes. With edge-triggered events a read that gives less than was
+    /// asked for is as good as `WouldBlock` (epoll(7)).
+    pub(super) fn read(&mut self, slot: usize, mut limit: usize) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut filled = 0;
         if self.clients[slot].has_tail {
@@ -232,12 +290,13 @@ impl Shard {
             filled = tail.len();
             self.clients[slot].has_tail = false;
         }
-        while let Some(stream) = &mut self.clients[slot].stream {
-            let asked = scratch.len() - filled;
-            match stream.read(&mut scratch[filled..]) {
+        while let Some(stream) = self.clients[slot].stream.as_mut().filter(|_| limit > 0) {
+            let asked = (scratch.len() - filled).min(limit);
+            match stream.read(&mut scratch[filled..filled + asked]) {
                 Ok(0) => self.end(slot, if filled == 0 { "end of stream" } else { "end of stream within a packet" }),
                 Ok(count) => {
                     self.intake.tally.bytes_received += count as u64;
+                    limit -= count;
                     filled += count;
                     let taken = self.digest(slot, &scratch[..filled]);
                     scratch.copy_within(taken..filled, 0);
@@ -258,19 +317,35 @@ impl Shard {
         self.scratch = scratch;
     }
 
+    /// A client that says goodbye hears nothing any more; what comes is only read so that its end is seen.
+    fn read_to_the_end(&mut self, slot: usize) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut left = MAX_GOODBYE_BYTES;
+        while let Some(stream) = &mut self.clients[slot].stream {
+            match stream.read(&mut scratch) {
+                Ok(count) if count > 0 && left > 0 => left = left.saturating_sub(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => self.gone(slot, true),
+            }
+        }
+        self.scratch = scratch;
+    }
+
     fn digest(&mut self, slot: usize, bytes: &[u8]) -> usize {
-        let room = self.shared.scenario.room_of(self.first_client + slot as u32);
         let mut at = 0;
         loop {
-            let state = self.clients[slot].state;
-            if state == State::Ended {
+            let Client { state, standing, .. } = self.clients[slot];
+            if !matches!(state, State::Upgrading | State::Authenticating | State::Joined) {
                 return bytes.len();
             }
-            let digest = self.intake.digest(&self.shared, slot as u32, room, state, &bytes[at..]);
+            let reader = Reader { slot: slot as u32, client: self.first_client + slot as u32, state, standing };
+            let digest = self.intake.digest(&self.shared, reader, &bytes[at..]);
             at += digest.taken;
             if digest.joined {
-                self.joined(slot, room);
+                self.joined(slot);
             }
+            self.heartbeats_answered(slot, digest.heartbeats);
             match digest.effect {
                 None => return at,
                 Some(Effect::SendAuth) => self.send_auth(slot),
@@ -280,56 +355,7 @@ impl Shard {
         }
     }
 
-    fn joined(&mut self, slot: usize, room: u32) {
-        let client = &mut self.clients[slot];
-        client.state = State::Joined;
-        let now_us = self.started.elapsed().as_micros() as u32;
-        self.intake.tally.join_us.saturating_record(u64::from(now_us.wrapping_sub(client.begun_us)).max(1));
-        self.handshakes -= 1;
-        self.intake.tally.joined += 1;
-        self.ever_joined[slot] = true;
-        self.shared.members[room as usize].fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The clients' heartbeats are spread evenly over the interval, in slot order.
-    fn heartbeats(&mut self) {
-        let interval = self.shared.scenario.heartbeat;
-        if interval.is_zero() || self.clients.is_empty() {
-            return;
-        }
-        let count = self.clients.len() as u64;
-        let due = (self.started.elapsed().as_secs_f64() / interval.as_secs_f64() * count as f64) as u64;
-        let packet = client_packet(op::HEARTBEAT, b"");
-        for _ in 0..MAX_PER_TURN {
-            if self.heartbeats_turned >= due {
-                return;
-            }
-            let slot = (self.heartbeats_turned % count) as usize;
-            self.heartbeats_turned += 1;
-            if self.clients[slot].state == State::Joined {
-                self.intake.tally.heartbeats_sent += 1;
-                self.send(slot, opcode::BINARY, &packet);
-            }
-        }
-    }
-
-    fn abandon_the_unjoined(&mut self) {
-        for slot in 0..self.clients.len() {
-            let state = self.clients[slot].state;
-            match state {
-                State::Joined | State::Ended => {}
-                State::Waiting => {
-                    self.clients[slot].state = State::Ended;
-                    self.failed += 1;
-                    self.intake.tally.failed.add("not begun in time", 1);
-                }
-                _ => self.end(slot, &format!("not joined in time: still {state:?}")),
-            }
-        }
-        self.next_begin = self.clients.len();
-    }
-
-    fn send(&mut self, slot: usize, opcode: u8, payload: &[u8]) {
+    pub(super) fn send(&mut self, slot: usize, opcode: u8, payload: &[u8]) {
         match self.shared.scenario.transport {
             Transport::Tcp => self.write(slot, payload),
             Transport::Websocket => {
@@ -342,7 +368,7 @@ impl Shard {
     }
 
     /// Clients send little: one whose socket does not take it at once has a server that stopped reading.
-    fn write(&mut self, slot: usize, bytes: &[u8]) {
+    pub(super) fn write(&mut self, slot: usize, bytes: &[u8]) {
         let Some(stream) = &mut self.clients[slot].stream else { return };
         match stream.write(bytes) {
             Ok(count) if count == bytes.len() => {}
@@ -354,25 +380,14 @@ impl Shard {
         }
     }
 
-    fn end(&mut self, slot: usize, reason: &str) {
-        let client = &mut self.clients[slot];
-        let was = std::mem::replace(&mut client.state, State::Ended);
-        client.stream = None;
-        if client.has_tail {
-            self.tails.remove(&(slot as u32));
-            client.has_tail = false;
-        }
-        match was {
-            State::Ended | State::Waiting => {}
-            State::Joined => {
-                self.closed += 1;
-                self.intake.tally.closed.add(reason, 1);
-            }
-            State::Connecting | State::Upgrading | State::Authenticating => {
-                self.handshakes -= 1;
-                self.failed += 1;
-                self.intake.tally.failed.add(reason, 1);
-            }
-        }
+    /// Microseconds since the thread's start.
+    pub(super) fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
     }
+}
+
+/// What a well-behaved server never makes a client count.
+pub(super) fn faults(tally: &Tally, owed: Counts, astray: Counts) -> u64 {
+    let of = |counts: Counts| counts.duplicates + counts.order_faults;
+    of(owed) + of(astray) + tally.misrouted + tally.heartbeats_unasked
 }

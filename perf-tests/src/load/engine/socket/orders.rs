@@ -1,0 +1,226 @@
+//! Who is told what: picks clients for an order, spread evenly, and has them obey.
+
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::intake::State;
+use super::shard::{MAX_PER_TURN, Role, Shard};
+use crate::load::behaviour::{Goodbye, Order};
+use crate::load::engine::EngineError;
+use crate::load::ledger::Standing;
+use crate::load::target::stride;
+use crate::sys;
+
+/// Visits the slots of a thread in leaps, and goes on where it was.
+#[derive(Debug)]
+pub(super) struct Picker {
+    slots: u64,
+    stride: u64,
+    at: u64,
+}
+
+impl Picker {
+    pub(super) fn new(slots: usize) -> Self {
+        let slots = slots as u64;
+        Self { slots, stride: if slots > 0 { stride(slots) } else { 1 }, at: 0 }
+    }
+
+    /// The next slot. `slots` calls visit each once; there has to be one.
+    fn next(&mut self) -> usize {
+        let slot = self.at;
+        self.at = (self.at + self.stride) % self.slots;
+        slot as usize
+    }
+}
+
+/// A churn under way.
+#[derive(Debug)]
+pub(super) struct Churning {
+    /// Goodbyes a second of this thread.
+    per_second: f64,
+    goodbye: Goodbye,
+    away: Duration,
+    since: Instant,
+    done: u64,
+}
+
+impl Shard {
+    /// How many clients that told to do something at once.
+    pub(super) fn obey(&mut self, order: Order) -> Result<u64, EngineError> {
+        let millis = |ms: u32| Duration::from_millis(u64::from(ms));
+        match order {
+            Order::StopReading { share } => Ok(self.lead_astray(share, Role::Stopped, |_, _| {})),
+            Order::ReadSlowly { share, bytes_per_second } => {
+                Ok(self.lead_astray(share, Role::Slow, |shard, slot| shard.slow.add(slot, bytes_per_second)))
+            }
+            Order::GoSilent { share } => Ok(self.lead_astray(share, Role::Silent, |_, _| {})),
+            Order::Vanish { share } => self.vanish(share),
+            Order::Resume => Ok(self.resume()),
+            Order::Churn { per_second, goodbye, away_ms } => {
+                let part = self.clients.len() as f64 / f64::from(self.shared.scenario.clients);
+                let per_second = per_second * part;
+                let (away, since) = (millis(away_ms), Instant::now());
+                self.churn = (per_second > 0.0).then_some(Churning { per_second, goodbye, away, since, done: 0 });
+                Ok(0)
+            }
+            Order::Reconnect { share, goodbye, away_ms } => {
+                Ok(self.each_of(share, |shard, slot| shard.leave(slot, goodbye, Some(millis(away_ms)))))
+            }
+            Order::Leave { share, goodbye } => Ok(self.each_of(share, |shard, slot| shard.leave(slot, goodbye, None))),
+            Order::ComeBack => Ok(self.come_back()),
+        }
+    }
+
+    /// Sends those away whose turn has come. Nobody can go who is on the way back; a turn that finds nobody is gone.
+    pub(super) fn churn_some(&mut self) {
+        let Some(churn) = &mut self.churn else { return };
+        let due = (churn.since.elapsed().as_secs_f64() * churn.per_second) as u64;
+        let (goodbye, away) = (churn.goodbye, churn.away);
+        let turns = due.saturating_sub(churn.done).min(MAX_PER_TURN as u64);
+        churn.done += turns;
+        for _ in 0..turns {
+            let Some(slot) = self.pick() else { return };
+            self.leave(slot, goodbye, Some(away));
+        }
+    }
+
+    /// Who does not read reads what has come, so that an end behind it is seen.
+    pub(super) fn look_into_unread(&mut self) {
+        self.looking_into_unread = true;
+        for slot in 0..self.clients.len() {
+            if self.clients[slot].state == State::Joined && self.clients[slot].role != Role::Reads {
+                self.read(slot, usize::MAX);
+            }
+        }
+    }
+
+    /// Does `what` to this thread's part of `share`, and says to how many.
+    fn each_of(&mut self, share: f64, mut what: impl FnMut(&mut Self, usize)) -> u64 {
+        let (first, count) = (u64::from(self.first_client), self.clients.len() as u64);
+        let wanted = part_of_share(first, count, share);
+        for done in 0..wanted {
+            let Some(slot) = self.pick() else { return done };
+            what(self, slot);
+        }
+        wanted
+    }
+
+    /// The next client that is here and behaves; `None` when there is none.
+    fn pick(&mut self) -> Option<usize> {
+        (0..self.clients.len()).map(|_| self.picker.next()).find(|slot| {
+            let client = &self.clients[*slot];
+            let behaves = client.role == Role::Reads && client.standing != Some(Standing::Astray);
+            client.state == State::Joined && behaves
+        })
+    }
+
+    fn lead_astray(&mut self, share: f64, role: Role, mut also: impl FnMut(&mut Self, usize)) -> u64 {
+        let buffer_bytes = self.shared.scenario.behaviour.slow_buffer_bytes;
+        let told = self.each_of(share, |shard, slot| {
+            // The beginning of a packet stays: it goes on where it stopped.
+            let has_tail = std::mem::take(&mut shard.clients[slot].has_tail);
+            shard.withdraw(slot);
+            let client = &mut shard.clients[slot];
+            client.has_tail = has_tail;
+            client.role = role;
+            client.standing = Some(Standing::Astray);
+            if let Some(stream) = client.stream.as_ref().filter(|_| buffer_bytes > 0) {
+                // Without it the pressure only comes later.
+                let _ = SockRef::from(stream).set_recv_buffer_size(buffer_bytes);
+            }
+            also(shard, slot);
+        });
+        self.astray += told;
+        Self::fate(&mut self.intake.tally.astray, role).clients += told;
+        told
+    }
+
+    fn resume(&mut self) -> u64 {
+        let mut resumed = 0;
+        for slot in 0..self.clients.len() {
+            let client = &mut self.clients[slot];
+            if client.state == State::Joined && client.role != Role::Reads {
+                client.role = Role::Reads;
+                self.astray -= 1;
+                resumed += 1;
+                self.read(slot, usize::MAX);
+            }
+        }
+        resumed
+    }
+
+    fn vanish(&mut self, share: f64) -> Result<u64, EngineError> {
+        let mut refused = None;
+        let told = self.each_of(share, |shard, slot| {
+            let silenced = shard.clients[slot].stream.as_ref().map(sys::close_without_a_word);
+            if let Some(Err(source)) = silenced {
+                refused = Some(EngineError::Forbidden { doing: "let a client vanish without a FIN", source });
+                return;
+            }
+            shard.withdraw(slot);
+            shard.present -= 1;
+            shard.clients[slot].state = State::Ended;
+            shard.clients[slot].stream = None;
+            shard.intake.tally.astray.vanished += 1;
+        });
+        refused.map_or(Ok(told), Err)
+    }
+
+    fn come_back(&mut self) -> u64 {
+        let scenario = &self.shared.scenario;
+        let rate = scenario.ramp.map_or(scenario.connects_per_second, |ramp| ramp.to_per_second);
+        let per_second = rate / scenario.threads as f64;
+        let mut told = 0_u64;
+        for slot in 0..self.clients.len() {
+            if self.clients[slot].state != State::Ended || !self.clients[slot].was_joined {
+                continue;
+            }
+            let after = if per_second > 0.0 { told as f64 / per_second } else { 0.0 };
+            let after = Duration::from_secs_f64(after);
+            let moment_us = self.now_us() + after.as_micros() as u64;
+            let client = &mut self.clients[slot];
+            client.state = State::Away;
+            client.comes_back = true;
+            client.moment_us = moment_us;
+            self.returning += 1;
+            self.come_back_in(slot, after);
+            told += 1;
+        }
+        told
+    }
+}
+
+/// How many of the clients `first..first + count` are in a share of all: rounded so that the parts of all threads add up
+/// to the share of all, to the nearest client.
+fn part_of_share(first: u64, count: u64, share: f64) -> u64 {
+    let upto = |clients: u64| (clients as f64 * share.clamp(0.0, 1.0) + 0.5) as u64;
+    upto(first + count) - upto(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_share_add_up() {
+        for (clients, share, wanted) in
+            [(1000, 0.01, 10), (999, 0.5, 500), (7, 0.0, 0), (7, 1.0, 7), (1_000_000, 0.123_456, 123_456), (3, 0.1, 0)]
+        {
+            for threads in [1, 2, 53] {
+                let bounds: Vec<u64> = (0..=threads).map(|thread| clients * thread / threads).collect();
+                let parts = bounds.windows(2).map(|pair| part_of_share(pair[0], pair[1] - pair[0], share));
+                assert_eq!(parts.sum::<u64>(), wanted, "{share} of {clients} on {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn a_picker_visits_everybody_and_goes_on_where_it_was() {
+        let mut picker = Picker::new(10);
+        let mut visited: Vec<usize> = (0..4).chain(4..10).map(|_| picker.next()).collect();
+        assert!(visited.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 1), "in leaps: {visited:?}");
+        visited.sort_unstable();
+        assert_eq!(visited, (0..10).collect::<Vec<_>>());
+    }
+}
