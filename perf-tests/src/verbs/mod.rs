@@ -5,4 +5,5 @@ pub(crate) mod clients;
 pub(crate) mod compare;
 pub(crate) mod floor;
 mod process;
+pub(crate) mod signoff;
 
