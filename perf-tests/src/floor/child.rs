@@ -1,6 +1,7 @@
 //! The server's process, from outside. It lives as long as its stdin is open: ours, so it cannot outlive us.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
@@ -37,6 +38,8 @@ impl Child {
             .arg(SERVER_VERB)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A Ctrl-C on the terminal is for us: we end the server when we have said what we know of it.
+            .process_group(0)
             .spawn()
             .map_err(failed)?;
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take());

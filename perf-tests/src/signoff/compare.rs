@@ -139,7 +139,9 @@ fn warnings(a: &Report, b: &Report) -> Vec<String> {
         let other = b.machine.sysctls.get(name).map_or("not there", String::as_str);
         differ(name, value, other);
     }
-    if a.profile.name == b.profile.name && (&a.profile.clients, &a.profile.phases) != (&b.profile.clients, &b.profile.phases) {
+    if a.profile.name == b.profile.name
+        && (&a.profile.clients, &a.profile.phases) != (&b.profile.clients, &b.profile.phases)
+    {
         warnings.push("the profiles have one name, but not the same clients and phases".to_owned());
     }
     for (which, report) in [("first", a), ("second", b)] {

@@ -113,7 +113,13 @@ mod tests {
             ("not measured", "{ max = 5 }", &[], None, NotMeasured),
             ("no number", "{ max = 5 }", &[(cost, &[f64::NAN])], None, NotMeasured),
             ("a multiple", "{ max = 2.0, of = \"F\" }", &[(cost, &[4.0]), (floor, &[2.0])], Some(2.0), Passed),
-            ("too great a multiple", "{ max = 1.9, of = \"F\" }", &[(cost, &[4.0]), (floor, &[2.0])], Some(2.0), Failed),
+            (
+                "too great a multiple",
+                "{ max = 1.9, of = \"F\" }",
+                &[(cost, &[4.0]), (floor, &[2.0])],
+                Some(2.0),
+                Failed,
+            ),
             (
                 "repeat by repeat",
                 "{ max = 2.0, of = \"F\" }",

@@ -16,6 +16,13 @@ const SIZE: (u32, u32) = (760, 210);
 /// Points of a line; what lies between two of them shows as the highest.
 const MAX_POINTS: usize = 500;
 
+/// About what a letter of a phase's name takes.
+const LETTER_PIXELS: f64 = 6.4;
+
+/// A line ends where nothing is known for so many of its usual steps, and at least so many seconds.
+const GAP_STEPS: f64 = 6.0;
+const GAP_SECONDS: f64 = 3.0;
+
 /// Lines that have a colour of their own.
 pub const COLOURS: usize = 4;
 
@@ -65,11 +72,20 @@ fn draw(
         if index % 2 == 0 {
             chart.draw_series([Rectangle::new([(from, 0.0), (to, top)], BAND.filled())])?;
         }
-        // Only where it fits, at about six pixels a letter: the page lists the phases with their times.
-        if phase.name.len() as f64 * 6.4 * per_pixel <= to - from {
-            let style = ("sans-serif", 11).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
-            chart.draw_series([Text::new(phase.name.clone(), (f64::midpoint(from, to), top * 0.985), style)])?;
-        }
+        let pixels = (to - from) / per_pixel;
+        let font = ("sans-serif", LETTER_PIXELS * 1.7).into_font();
+        // Along the top where it fits there, else downwards where a line fits; the page lists all with their times.
+        let (font, at, position) = match pixels {
+            wide if wide >= phase.name.len() as f64 * LETTER_PIXELS => {
+                (font, f64::midpoint(from, to), Pos::new(HPos::Center, VPos::Top))
+            }
+            fair if fair >= LETTER_PIXELS * 2.0 => {
+                let at = f64::midpoint(from, to) + LETTER_PIXELS * 0.8 * per_pixel;
+                (font.transform(FontTransform::Rotate90), at, Pos::new(HPos::Left, VPos::Top))
+            }
+            _ => continue,
+        };
+        chart.draw_series([Text::new(phase.name.clone(), (at, top * 0.985), font.color(&INK).pos(position))])?;
     }
     chart
         .configure_mesh()
@@ -84,7 +100,9 @@ fn draw(
         .label_style(("sans-serif", 12).into_font().color(&INK))
         .draw()?;
     for (line, colour) in lines.iter().zip(LINES) {
-        chart.draw_series(LineSeries::new(thinned(line), colour.stroke_width(2)))?;
+        for part in unbroken(&thinned(line)) {
+            chart.draw_series(LineSeries::new(part.iter().copied(), colour.stroke_width(2)))?;
+        }
     }
     area.present()?;
     Ok(())
@@ -94,6 +112,15 @@ fn thinned(line: &Line) -> Line {
     let each = line.len().div_ceil(MAX_POINTS).max(1);
     let highest = |points: &[(f64, f64)]| points.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
     line.chunks(each).filter_map(highest).collect()
+}
+
+/// The parts of a line between which nothing is known.
+fn unbroken(line: &[(f64, f64)]) -> impl Iterator<Item = &[(f64, f64)]> {
+    let mut steps: Vec<f64> = line.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    steps.sort_by(f64::total_cmp);
+    let usual = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
+    let gap = (usual * GAP_STEPS).max(GAP_SECONDS);
+    line.chunk_by(move |before, after| after.0 - before.0 < gap)
 }
 
 /// A number as it is read on an axis: three digits and a letter.
@@ -143,6 +170,13 @@ mod tests {
         let thin = thinned(&line);
         assert!(thin.len() <= MAX_POINTS);
         assert!(thin.contains(&(7777.0, 9.0)));
+    }
+
+    #[test]
+    fn a_line_ends_where_nothing_is_known() {
+        let line: Line = [0.0, 0.5, 1.0, 9.0, 9.5, 11.0].map(|at| (at, 1.0)).to_vec();
+        let parts: Vec<usize> = unbroken(&line).map(<[_]>::len).collect();
+        assert_eq!(parts, [3, 3]);
     }
 
     #[test]

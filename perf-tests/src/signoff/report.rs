@@ -114,7 +114,8 @@ impl Report {
     pub fn load(path: &Path) -> Result<Self, ReportError> {
         let file = |source| ReportError::File { doing: "read", path: path.to_path_buf(), source };
         let form = |source| ReportError::Form { path: path.to_path_buf(), source };
-        let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).map_err(file)?).map_err(form)?;
+        let json: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).map_err(file)?).map_err(form)?;
         match json["schema"].as_u64() {
             Some(found) if found != u64::from(SCHEMA) => Err(ReportError::Schema { path: path.to_path_buf(), found }),
             _ => serde_json::from_value(json).map_err(form),

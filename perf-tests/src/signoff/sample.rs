@@ -51,11 +51,13 @@ pub(super) fn report(scale: f64) -> Report {
         let scaled = |value: &f64| if phase.starts_with("floor") { *value } else { value * scale };
         values.iter().for_each(|value| figures.record(phase, figure, scaled(value)));
     }
-    let run = |name: &str, from_seconds, to_seconds| PhaseRun { name: name.to_owned(), repeat: 1, from_seconds, to_seconds };
+    let run =
+        |name: &str, from_seconds, to_seconds| PhaseRun { name: name.to_owned(), repeat: 1, from_seconds, to_seconds };
     let point = |second: u32| {
         let at_seconds = f64::from(second) / 2.0;
         let busy = if (10..40).contains(&second) { 0.9 } else { 0.1 };
-        let of = |edge: f64, tier: f64| BTreeMap::from([("push-daemon".to_owned(), edge), ("logic-tier".to_owned(), tier)]);
+        let of =
+            |edge: f64, tier: f64| BTreeMap::from([("push-daemon".to_owned(), edge), ("logic-tier".to_owned(), tier)]);
         Point {
             at_seconds,
             cpu_cores: of(busy, busy / 10.0),

@@ -113,7 +113,8 @@ impl Site {
         };
         let mut stack = Stack::start_with(&options)?;
         let addresses = *stack.addresses();
-        let pid = |daemon: &crate::probe::daemons::Daemon| daemon.pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        let pid =
+            |daemon: &crate::probe::daemons::Daemon| daemon.pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
         let pids = [(EDGE, pid(stack.edge())), (TIER, pid(stack.tier()))];
         Ok(Self {
             tcp: addresses.tcp,
@@ -198,7 +199,8 @@ mod tests {
 
     #[test]
     fn figures_are_summed_over_their_labels() {
-        let text = "# HELP push_sends Sends\npush_sends_total{shard=\"0\"} 3\npush_sends_total{shard=\"1\"} 4\nup 1\n# EOF\n";
+        let text =
+            "# HELP push_sends Sends\npush_sends_total{shard=\"0\"} 3\npush_sends_total{shard=\"1\"} 4\nup 1\n# EOF\n";
         assert_eq!(summed(text), BTreeMap::from([("push_sends_total".to_owned(), 7.0), ("up".to_owned(), 1.0)]));
     }
 
@@ -209,7 +211,8 @@ mod tests {
         };
         let phases = phase("a", "merge_ms = 200") + &phase("b", "clients = 900");
         let settings = |head: &str| {
-            let profile = Profile::parse(&Source::new("x", format!("name = \"x\"\nclients.count = 10\n{head}\n{phases}")));
+            let profile =
+                Profile::parse(&Source::new("x", format!("name = \"x\"\nclients.count = 10\n{head}\n{phases}")));
             edge_settings(&profile.unwrap()).unwrap().parse::<Table>().unwrap()
         };
         let plain: Table = "[shard]\nmax_connections = 1900\nmerge_ms_by_type = { merge200 = 200 }".parse().unwrap();

@@ -37,7 +37,8 @@ pub fn run(profile: Profile, stop: &AtomicBool) -> Result<Report, SignOffError> 
     let recorder = Recorder::new(planned(&profile));
     let site = Site::open(&profile)?;
     let versions = site.versions();
-    let mut walk = Walk { profile: &profile, stop, recorder, figures: Figures::default(), path: send_path(&site)?, site: None };
+    let mut walk =
+        Walk { profile: &profile, stop, recorder, figures: Figures::default(), path: send_path(&site)?, site: None };
     walk.turn_to(site);
     for repeat in 1..=profile.repeats.get() {
         for group in groups(&profile, repeat) {

@@ -62,7 +62,12 @@ fn show(comparison: &Comparison, all: bool) {
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
         let change = row.change.map_or(String::new(), |change| format!("{:+.1} %", change * 100.0));
         let budget = if row.budgeted { "  budget" } else { "" };
-        println!("{moved:7} {:width$}  {:>14} -> {:>14}  {change:>9}{budget}", row.figure, number(row.a), number(row.b));
+        println!(
+            "{moved:7} {:width$}  {:>14} -> {:>14}  {change:>9}{budget}",
+            row.figure,
+            number(row.a),
+            number(row.b)
+        );
     }
     let within = comparison.rows.len() - rows.len();
     if within > 0 {

@@ -6,4 +6,3 @@ pub(crate) mod compare;
 pub(crate) mod floor;
 mod process;
 pub(crate) mod signoff;
-

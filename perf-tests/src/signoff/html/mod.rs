@@ -54,7 +54,9 @@ fn head(out: &mut String, report: &Report) {
     let _ = write!(out, "<section class=\"verdict {class}\">\n<strong>{}</strong>\n", words::verdict(report));
     let (passed, all) = (report.count(Outcome::Passed), report.verdicts.len());
     let mut sentence = format!("{passed} of {all} rows of the budget hold");
-    for (outcome, what) in [(Outcome::Failed, "do not"), (Outcome::NotMeasured, "were not measured, which counts as failed")] {
+    for (outcome, what) in
+        [(Outcome::Failed, "do not"), (Outcome::NotMeasured, "were not measured, which counts as failed")]
+    {
         match report.count(outcome) {
             0 => {}
             count => {
@@ -174,7 +176,8 @@ fn machine(out: &mut String, report: &Report) {
     }
     out.push_str("</dl>\n</details>\n");
     if let Ok(profile) = toml::to_string(&report.profile) {
-        let _ = write!(out, "<details>\n<summary>The profile</summary>\n<pre>{}</pre>\n</details>\n", Escaped(&profile));
+        let _ =
+            write!(out, "<details>\n<summary>The profile</summary>\n<pre>{}</pre>\n</details>\n", Escaped(&profile));
     }
 }
 
@@ -219,7 +222,11 @@ mod tests {
         for verdict in &report.verdicts {
             assert!(budget.contains(&format!("<code>{}</code>", verdict.figure)), "{}", verdict.figure);
         }
-        assert!(budget.contains("4 of 6 rows of the budget hold; 1 do not; 1 were not measured"), "{}", &budget[..9000]);
+        assert!(
+            budget.contains("4 of 6 rows of the budget hold; 1 do not; 1 were not measured"),
+            "{}",
+            &budget[..9000]
+        );
     }
 
     #[test]

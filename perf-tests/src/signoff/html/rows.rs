@@ -1,5 +1,6 @@
 //! Tables: the budget, and every figure beside its budget and its floor.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::words::{self, Escaped, with_unit};
@@ -16,11 +17,12 @@ pub(super) fn budget(out: &mut String, report: &Report) {
     }
     out.push_str(
         "<h2>The budget</h2>\n<table>\n<thead><tr><th>What</th><th class=\"n\">Measured</th><th class=\"n\">Compared with</th>\
-         <th class=\"n\">Judged</th><th class=\"n\">Budget</th><th>Verdict</th></tr></thead>\n<tbody>\n",
+         <th class=\"n\">Ratio</th><th class=\"n\">Budget</th><th>Verdict</th></tr></thead>\n<tbody>\n",
     );
     let mut verdicts: Vec<&Verdict> = report.verdicts.iter().collect();
     // Failed and unmeasured before passed; within that, the order of the phases.
     verdicts.sort_by_key(|verdict| verdict.outcome == crate::signoff::judge::Outcome::Passed);
+    let mut explained = BTreeSet::new();
     for verdict in verdicts {
         let (class, word) = words::outcome(verdict.outcome);
         let known = describe(&verdict.figure);
@@ -33,21 +35,18 @@ pub(super) fn budget(out: &mut String, report: &Report) {
             ),
         };
         let measured = verdict.value.map_or("not measured".to_owned(), |value| with_unit(value, unit));
-        let judged = match (&verdict.limit.of, verdict.judged()) {
-            (_, None) => "–".to_owned(),
-            (Some(_), Some(ratio)) => format!("{} ×", short(ratio)),
-            (None, Some(value)) => with_unit(value, unit),
-        };
+        let ratio = verdict.ratio.map_or(String::new(), |ratio| format!("{} ×", short(ratio)));
         let _ = writeln!(
             out,
             "<tr class=\"{class}\"><td><code>{}</code><span class=\"small soft\">{}</span></td>\
              <td class=\"n\" data-name=\"Measured\">{measured}</td><td class=\"n\" data-name=\"Compared with\">{of_value}{of_name}</td>\
-             <td class=\"n\" data-name=\"Judged\">{judged}{}</td><td class=\"n\" data-name=\"Budget\">{}</td>\
+             <td class=\"n\" data-name=\"Ratio\">{ratio}</td><td class=\"n\" data-name=\"Budget\">{}{}</td>\
              <td><span class=\"tag {class}\">{word}</span></td></tr>",
             Escaped(&verdict.figure),
-            Escaped(known.map_or("", |known| known.meaning)),
-            bar(verdict),
+            // The same figure of another phase means the same.
+            Escaped(known.filter(|known| explained.insert(known.name)).map_or("", |known| known.meaning)),
             limit(&verdict.limit, unit),
+            bar(verdict),
         );
     }
     out.push_str("</tbody>\n</table>\n");
@@ -67,7 +66,8 @@ fn bar(verdict: &Verdict) -> String {
 fn limit(limit: &Limit, unit: &str) -> String {
     let is_ratio = limit.of.is_some();
     let text = |value: f64| if is_ratio { format!("{} ×", short(value)) } else { with_unit(value, unit) };
-    let parts = [limit.min.map(|min| format!("at least {}", text(min))), limit.max.map(|max| format!("at most {}", text(max)))];
+    let parts =
+        [limit.min.map(|min| format!("at least {}", text(min))), limit.max.map(|max| format!("at most {}", text(max)))];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
@@ -85,7 +85,9 @@ pub(super) fn figures(out: &mut String, report: &Report) {
             out.push_str("<p class=\"soft\">Not measured.</p>\n");
             continue;
         }
-        out.push_str("<table>\n<thead><tr><th>Figure</th><th class=\"n\">Median</th><th class=\"n\">Lowest – highest</th>");
+        out.push_str(
+            "<table>\n<thead><tr><th>Figure</th><th class=\"n\">Median</th><th class=\"n\">Lowest – highest</th>",
+        );
         out.push_str("<th class=\"n\">Floor</th><th class=\"n\">By floor</th><th>Budget</th></tr></thead>\n<tbody>\n");
         for (name, values) in found {
             figure(out, report, &phase.name, name, values);
@@ -103,12 +105,16 @@ fn figure(out: &mut String, report: &Report, phase: &str, name: &str, values: &V
         _ => format!("{} – {}", short(scaled(values.min, unit)), short(scaled(values.max, unit))),
     };
     let floor = report.figures.get(&format!("floor.{full}"));
-    let ratio = floor.and_then(|floor| values.ratio(floor)).map_or(String::new(), |ratio| format!("{} ×", short(ratio.median)));
+    let ratio =
+        floor.and_then(|floor| values.ratio(floor)).map_or(String::new(), |ratio| format!("{} ×", short(ratio.median)));
     let floor = floor.map_or(String::new(), |floor| with_unit(floor.median, unit));
     let verdict = report.verdicts.iter().find(|verdict| verdict.figure == full);
     let budget = verdict.map_or(String::new(), |verdict| {
         let (class, word) = words::outcome(verdict.outcome);
-        format!("<span class=\"tag {class}\">{word}</span> <span class=\"small soft\">{}</span>", limit(&verdict.limit, unit))
+        format!(
+            "<span class=\"tag {class}\">{word}</span> <span class=\"small soft\">{}</span>",
+            limit(&verdict.limit, unit)
+        )
     });
     let _ = write!(
         out,

@@ -94,7 +94,8 @@ impl Stage<'_> {
             if self.stopped() {
                 break;
             }
-            let publish = Publish { messages: u64::from(self.set_up.rooms), per_second: 0.0, ..self.publish(Some(phase)) };
+            let publish =
+                Publish { messages: u64::from(self.set_up.rooms), per_second: 0.0, ..self.publish(Some(phase)) };
             let before = self.moment()?;
             let report = crowd.conductor.publish(&conduct::Phase::new(&phase.name, publish))?;
             let cost = self.cost_since(&before)?;
@@ -105,7 +106,9 @@ impl Stage<'_> {
             self.tell_troubles(phase, &report);
         }
         let rss_mb = self.cost_since(&self.moment()?)?.rss_mb;
-        for (figure, value) in sum.figures().into_iter().chain([("rss_mb", rss_mb), ("rss_growth_mb", rss_mb - rss_before)]) {
+        for (figure, value) in
+            sum.figures().into_iter().chain([("rss_mb", rss_mb), ("rss_growth_mb", rss_mb - rss_before)])
+        {
             self.record(phase, figure, value);
         }
         Ok(())

@@ -51,7 +51,9 @@ impl FloorStage<'_> {
                     }
                 }
                 Err(_) if self.stop.load(Ordering::Acquire) => return,
-                Err(error) => self.recorder.trouble(format!("{prefix}.{}, repeat {}: {error}", phase.name, self.repeat)),
+                Err(error) => {
+                    self.recorder.trouble(format!("{prefix}.{}, repeat {}: {error}", phase.name, self.repeat))
+                }
             }
         }
     }

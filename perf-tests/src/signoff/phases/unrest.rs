@@ -30,7 +30,9 @@ impl Stage<'_> {
     pub(super) fn storm(&mut self, phase: &Phase, crowd: &mut Crowd<'_>) -> Result<(), PhaseError> {
         let share = phase.share.unwrap_or(0.0);
         let order = Order::Reconnect { share, goodbye: Goodbye::Reset, away_ms: 0 };
-        let Some(report) = self.under(phase, crowd, TimedOrder { after_ms: STORM_AFTER_MS, order })? else { return Ok(()) };
+        let Some(report) = self.under(phase, crowd, TimedOrder { after_ms: STORM_AFTER_MS, order })? else {
+            return Ok(());
+        };
         self.record(phase, "not_joined", report.returns.not_back as f64);
         self.record(phase, "returns", report.returns.back as f64);
         if let Some(back) = &report.returns.back_us {
@@ -76,9 +78,15 @@ impl Stage<'_> {
     }
 
     /// Publishes while the order is in force. `None`: interrupted.
-    fn under(&mut self, phase: &Phase, crowd: &mut Crowd<'_>, order: TimedOrder) -> Result<Option<PhaseReport>, PhaseError> {
+    fn under(
+        &mut self,
+        phase: &Phase,
+        crowd: &mut Crowd<'_>,
+        order: TimedOrder,
+    ) -> Result<Option<PhaseReport>, PhaseError> {
         let before = self.moment()?;
-        let what = conduct::Phase { orders: vec![order], ..conduct::Phase::new(&phase.name, self.publish(Some(phase))) };
+        let what =
+            conduct::Phase { orders: vec![order], ..conduct::Phase::new(&phase.name, self.publish(Some(phase))) };
         let report = crowd.conductor.publish(&what)?;
         let cost = self.cost_since(&before)?;
         if self.stopped() {

@@ -189,16 +189,31 @@ mod tests {
         let rows = [
             ("name = \"one\"\nkind = \"broadcst\"\n", "6:8: unknown value `broadcst`: did you mean `broadcast`?"),
             ("name = \"one\"\nkind = \"idle\"\nsecond = 3\n", "7:1: unknown key `second`: did you mean `seconds`?"),
-            ("name = \"a b\"\nkind = \"connect\"\n", "5:8: a phase's name is made of a-z, 0-9 and _, and does not begin with floor"),
-            ("name = \"floors\"\nkind = \"connect\"\n", "5:8: a phase's name is made of a-z, 0-9 and _, and does not begin with floor"),
+            (
+                "name = \"a b\"\nkind = \"connect\"\n",
+                "5:8: a phase's name is made of a-z, 0-9 and _, and does not begin with floor",
+            ),
+            (
+                "name = \"floors\"\nkind = \"connect\"\n",
+                "5:8: a phase's name is made of a-z, 0-9 and _, and does not begin with floor",
+            ),
             ("name = \"one\"\nkind = \"idle\"\n", "4:1: phase.0.seconds: is missing"),
             (
                 "name = \"one\"\nkind = \"idle\"\nseconds = 3\nshare = 0.5\n",
                 "8:9: a phase of this kind has no `share`; it has seconds",
             ),
-            ("name = \"one\"\nkind = \"storm\"\nmessages = 3\nper_second = 1\nshare = 1.5\n", "9:9: must be above 0 and at most 1"),
-            ("name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = -1\n", "8:14: must be a number from 0 up"),
-            ("name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 11\n", "9:9: are more than there are clients"),
+            (
+                "name = \"one\"\nkind = \"storm\"\nmessages = 3\nper_second = 1\nshare = 1.5\n",
+                "9:9: must be above 0 and at most 1",
+            ),
+            (
+                "name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = -1\n",
+                "8:14: must be a number from 0 up",
+            ),
+            (
+                "name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 11\n",
+                "9:9: are more than there are clients",
+            ),
             (
                 "name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 2\nfloor = true\n",
                 "10:9: the floor has one room",
@@ -216,14 +231,14 @@ mod tests {
     #[test]
     fn a_budget_is_for_figures_that_are_measured() {
         let rows = [
-            ("one.cpu_us_per_mesage = { max = 1 }", "11:25: unknown figure `cpu_us_per_mesage`: did you mean `cpu_us_per_message`?"),
+            (
+                "one.cpu_us_per_mesage = { max = 1 }",
+                "11:25: unknown figure `cpu_us_per_mesage`: did you mean `cpu_us_per_message`?",
+            ),
             ("on.missing = { max = 1 }", "11:14: unknown phase `on`: did you mean `one`?"),
             ("one.missing = { mx = 1 }", "11:17: unknown key `mx`: did you mean `max`?"),
             ("one.missing = {}", "11:15: sets neither max nor min"),
-            (
-                "one.missing = { max = 1, of = \"flor.one.missing\" }",
-                "11:31: unknown phase `flor`: valid here: one",
-            ),
+            ("one.missing = { max = 1, of = \"flor.one.missing\" }", "11:31: unknown phase `flor`: valid here: one"),
             (
                 "one.missing = { max = 1, of = \"floor_send.one.missing\" }",
                 "11:31: unknown floor `floor_send`: did you mean `floor_ring`?",
@@ -237,7 +252,8 @@ mod tests {
             assert_eq!(mistake(&format!("{HEAD}{ONE}[budget]\n{row}")), format!("p.toml:{expected}"), "{row}");
         }
         let without = ONE.replace("floor = true\n", "");
-        let said = mistake(&format!("{HEAD}{without}[budget]\none.missing = {{ max = 1, of = \"floor.one.missing\" }}"));
+        let said =
+            mistake(&format!("{HEAD}{without}[budget]\none.missing = {{ max = 1, of = \"floor.one.missing\" }}"));
         assert_eq!(said, "p.toml:10:31: `one` has no floor: set floor = true in it, and floor.paths");
     }
 
