@@ -158,7 +158,12 @@ impl Measurement<'_> {
         let before = meter.sample()?;
         let began = Instant::now();
         let (clients, threads) = (self.floor.options.clients, self.floor.options.client_threads);
-        let connected = connector::connect(&self.floor.scenario(), threads)?;
+        let connected = connector::connect(&self.floor.scenario(), threads);
+        if connected.is_err() {
+            // If the server is gone, that is why.
+            self.ask(&Order::Count)?;
+        }
+        let connected = connected?;
         let deadline = began + patience(clients);
         loop {
             let accepted = match self.ask(&Order::Count)? {
@@ -189,6 +194,8 @@ impl Measurement<'_> {
         let join_seconds = began.elapsed().as_secs_f64();
         let members = engine.seal()?;
         if members < u64::from(scenario.clients) {
+            // If the server is gone, that is why.
+            self.ask(&Order::Count)?;
             return Err(not_joined(members, scenario.clients, engine.settle(Due::AsHeard)?));
         }
         // Numbers that nobody writes: they say that ours begin at 0, so that a lost first message is seen.
