@@ -33,7 +33,7 @@ pub struct FloorFigures {
     pub received: u64,
     /// Received by due; `None` when nothing was due.
     pub completeness: Option<f64>,
-    /// From the first message's stamp to the last receipt.
+    /// From the first write to the last receipt.
     pub seconds: f64,
     /// Received by that time.
     pub delivered_per_second: f64,
