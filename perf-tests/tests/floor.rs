@@ -77,8 +77,9 @@ fn everybody_hears_everything_on_either_path() {
             assert!(messages.is_none_or(|messages| messages == figures.messages), "{figures:?}");
             let rounds = figures.messages / u64::from(pattern.packets_per_send());
             assert!(figures.writes >= rounds * u64::from(CLIENTS), "{figures:?}");
+            // Flat out, sockets may be full, and are brought what they are owed one by one.
             let saves_calls = figures.system_calls < figures.writes / 10;
-            assert_eq!(saves_calls, path == SendPath::Ring, "{figures:?}");
+            assert!(pattern == FLAT_OUT || saves_calls == (path == SendPath::Ring), "{figures:?}");
         }
         assert!(is_there(pid));
         drop(floor);
