@@ -54,12 +54,35 @@ fn what_cannot_be_run_is_said_before_anything_is_opened() {
         ("--rate=-1", "--rate is no rate"),
         ("--heartbeat-seconds=-1", "--heartbeat-seconds -1"),
         ("--client 5", "--clients"),
+        ("--silent 2", "--silent is no share"),
+        ("--storm=-0.5", "--storm is no share"),
+        ("--stop-reading NaN", "the share of slow readers is no share"),
+        ("--churn=-1", "--churn is no rate"),
+        ("--ramp-to 100", "--ramp-seconds"),
+        ("--rate 0 --ramp-to 100 --ramp-seconds 1", "the ramp"),
+        ("--open-handshakes 0", "--open-handshakes must be at least 1"),
+        ("--push-to keys", "use --own-keys"),
+        ("--push-to mids --accept 7", "use --accept 1000"),
+        ("--push-to mids --each 0", "--each must be at least 1"),
     ] {
         let output = run(|_, _| Act::Send, 500, arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
         assert!(said.contains(words), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn what_clients_do_besides_listening_is_asked_for_and_reported() {
+    let arguments = "--clients 40 --storm 0.5 --storm-after 0 --goodbye mixed --silent 0.1 --stop-reading 0.2";
+    let output = run(|_, _| Act::Send, 500, arguments);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{:?}", report.faults);
+    let (returns, astray) = (&report.returns, &report.astray);
+    assert_eq!((returns.left_orderly, returns.left_reset, returns.back), (10, 10, 20));
+    assert_eq!((astray.silent.clients, astray.silent.stuck), (4, 4));
+    assert_eq!((astray.stopped.clients, astray.stopped.stuck), (8, 8));
+    assert_eq!(report.scenario.behaviour.orders().len(), 3);
 }
 
 #[test]
@@ -83,8 +106,14 @@ fn an_interrupt_gives_what_was_found_until_then() {
 
 #[test]
 fn help_has_an_example() {
-    for arguments in [&["--help"][..], &["clients", "--help"]] {
+    let help = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_perf-tests")).args(arguments).output().unwrap();
-        assert!(String::from_utf8_lossy(&output.stdout).contains("perf-tests clients --clients"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(help(&["--help"]).contains("perf-tests clients --clients"));
+    let (_, examples) =
+        help(&["clients", "--help"]).split_once("Examples:").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    for option in ["--clients", "--ramp-to", "--churn", "--stop-reading", "--silent", "--storm", "--push-to"] {
+        assert!(examples.contains(option), "no example of {option}");
     }
 }

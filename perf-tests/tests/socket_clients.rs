@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use perf_tests::load::behaviour::{Goodbye, Order};
+use perf_tests::load::conduct::{Conductor, Phase};
 use perf_tests::load::engine::socket::SocketEngine;
 use perf_tests::load::engine::{Engine, Gauges};
 use perf_tests::load::report::Report;
@@ -16,7 +18,7 @@ use perf_tests::load::stamp::{STAMP_BYTES, Stamp, monotonic_ns};
 use perf_tests::load::target::Target;
 use perf_tests::load::watch::{Step, Unwatched, View, Watch};
 use perf_tests::probe::publisher::Publisher;
-use tiny_goim::{Act, Mischief, TinyGoim, UNWELCOME_MID};
+use tiny_goim::{Act, ECHOED_MID, Mischief, TinyGoim, UNWELCOME_MID};
 
 const CLIENTS: u32 = 9;
 const ROOMS: u32 = 3;
@@ -89,6 +91,8 @@ fn all_that_is_published_is_heard_once_and_in_order() {
         assert_eq!(messages.completeness, Some(1.0));
         assert_eq!(report.published.as_ref().map(|published| published.accepted), Some(MESSAGES));
         assert_eq!(report.delay_us.map(|delay| delay.count), Some(DUE));
+        let (delay, last) = (report.delay_us.unwrap(), report.last_receiver_us.unwrap());
+        assert_eq!((last.count, last.max), (MESSAGES, delay.max), "one time a message, and the last is the latest");
         assert!(report.heartbeats.answered > 0 && report.heartbeats.answered <= report.heartbeats.sent);
     }
 }
@@ -146,6 +150,47 @@ fn a_closed_connection_is_counted_and_what_it_missed_is_due() {
     assert_eq!(report.messages.missing, 4);
     assert_eq!(report.connections.closed.values().sum::<u64>(), 1, "{:?}", report.connections.closed);
     assert_eq!(report.faults, ["4 messages missing", "1 clients closed before the end"]);
+}
+
+#[test]
+fn a_heartbeat_reply_that_nobody_asked_for_is_a_fault() {
+    let server = TinyGoim::start(|_, _| Act::Send);
+    let report = conduct(Scenario { first_mid: ECHOED_MID, ..scenario(&server, Transport::Tcp) });
+    let beats = report.heartbeats;
+    assert!(beats.answered > 0 && beats.unasked > 0, "{beats:?}");
+    assert_eq!(report.judge(true), [format!("{} heartbeat replies that nobody asked for", beats.unasked)]);
+}
+
+/// A phase after everybody has been away once.
+fn after_a_reconnect(mischief: Mischief) -> Report {
+    let server = TinyGoim::start(mischief);
+    let (stop, mut watch) = (AtomicBool::new(false), Unwatched);
+    let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
+    let scenario = scenario(&server, Transport::Tcp);
+    let publish = scenario.publish.clone().unwrap();
+    let mut conductor = Conductor::start(scenario, engine, &stop, &mut watch).unwrap();
+    conductor.build().unwrap();
+    let storm = Order::Reconnect { share: 1.0, goodbye: Goodbye::Mixed, away_ms: 0 };
+    assert_eq!(conductor.order(storm).unwrap(), u64::from(CLIENTS));
+    assert_eq!(conductor.await_returns().unwrap(), 0);
+    let phase = conductor.publish(&Phase::new("after", publish)).unwrap();
+    assert_eq!(phase.members, u64::from(CLIENTS));
+    conductor.finish().unwrap()
+}
+
+#[test]
+fn a_client_that_came_back_is_owed_everything_again() {
+    let report = after_a_reconnect(|_, _| Act::Send);
+    assert_eq!((report.messages.due, report.messages.received, report.messages.in_doubt), (DUE, DUE, 0));
+    assert_eq!((report.returns.back, report.faults), (u64::from(CLIENTS), vec![]));
+    assert_eq!(report.connections.joined, u64::from(CLIENTS), "each once");
+}
+
+#[test]
+fn what_a_client_that_came_back_does_not_get_is_missing() {
+    let report = after_a_reconnect(|mid, count| if mid == 4 && count == 9 { Act::Lose } else { Act::Send });
+    assert_eq!((report.messages.missing, report.messages.incomplete_clients), (1, 1));
+    assert_eq!(report.faults, ["1 messages missing"]);
 }
 
 #[test]

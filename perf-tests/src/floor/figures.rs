@@ -2,9 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::options::{Pattern, SendPath};
+use super::options::{FloorOptions, Pattern, SendPath};
+use super::orders::Sent;
+use crate::load::engine::Tally;
 use crate::load::report::Percentiles;
-use crate::meter::TcpCounts;
+use crate::meter::{Difference, TcpCounts};
+
+/// The server's name in samples.
+pub(super) const SERVER: &str = "server";
+
+/// Our own, with the clients' threads.
+pub(super) const CLIENTS: &str = "clients";
 
 /// One measurement of one pattern on one path. Figures per message are 0 when no message was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,7 +41,7 @@ pub struct FloorFigures {
     pub received: u64,
     /// Received by due; `None` when nothing was due.
     pub completeness: Option<f64>,
-    /// From the first message's stamp to the last receipt.
+    /// From the first write to the last receipt.
     pub seconds: f64,
     /// Received by that time.
     pub delivered_per_second: f64,
@@ -64,6 +72,85 @@ pub struct FloorFigures {
     pub messages_per_write: f64,
     /// What the host's TCP counted over the messages.
     pub tcp: TcpCounts,
+}
+
+impl FloorFigures {
+    /// What the connecting alone has shown, which took `seconds`.
+    pub(super) fn of_connecting(
+        options: &FloorOptions,
+        pattern: Pattern,
+        connecting: &Difference,
+        seconds: f64,
+    ) -> Self {
+        let server = connecting.processes.get(SERVER).copied().unwrap_or_default();
+        let each = |figure: f64| figure / f64::from(options.clients);
+        Self {
+            path: options.path,
+            pattern,
+            clients: options.clients,
+            server_threads: options.server_threads,
+            connect_cpu_us: each(server.cpu_ns as f64 / 1000.0),
+            connects_per_second: ratio(f64::from(options.clients), seconds),
+            rss_bytes_per_client: each(server.rss_bytes as f64),
+            slab_bytes_per_client: each(connecting.slab_bytes as f64),
+            messages: 0,
+            due: 0,
+            received: 0,
+            completeness: None,
+            seconds: 0.0,
+            delivered_per_second: 0.0,
+            cpu_us_per_delivered: 0.0,
+            clients_cpu_us_per_delivered: 0.0,
+            cpu_seconds: 0.0,
+            delay_us: None,
+            last_receiver_us: None,
+            voluntary_switches: 0,
+            involuntary_switches: 0,
+            writes: 0,
+            system_calls: 0,
+            short_writes: 0,
+            writes_per_cpu_second: 0.0,
+            messages_per_write: 0.0,
+            tcp: connecting.tcp,
+        }
+    }
+
+    /// With what the messages have shown.
+    pub(super) fn with_messages(self, sent: &Sent, tally: &Tally, spent: &Difference) -> Self {
+        let server = spent.processes.get(SERVER).copied().unwrap_or_default();
+        let received = tally.counts.received as f64;
+        let seconds = tally.heard_until_ns.saturating_sub(sent.began_ns) as f64 / 1e9;
+        let cpu_seconds = server.cpu_ns as f64 / 1e9;
+        let clients_us = spent.cpu_ns(|name| name == CLIENTS) as f64 / 1000.0;
+        let balance = tally.balance;
+        Self {
+            messages: u64::from(sent.messages),
+            due: balance.due,
+            received: tally.counts.received,
+            completeness: (balance.due > 0).then(|| 1.0 - balance.missing as f64 / balance.due as f64),
+            seconds,
+            delivered_per_second: ratio(received, seconds),
+            cpu_us_per_delivered: ratio(cpu_seconds * 1e6, received),
+            clients_cpu_us_per_delivered: ratio(clients_us, received),
+            cpu_seconds,
+            delay_us: Percentiles::of(&tally.delay_us),
+            last_receiver_us: Percentiles::of(&tally.last_receiver_us),
+            voluntary_switches: server.voluntary_switches,
+            involuntary_switches: server.involuntary_switches,
+            writes: sent.writes,
+            system_calls: sent.system_calls,
+            short_writes: sent.short_writes,
+            writes_per_cpu_second: ratio(sent.writes as f64, cpu_seconds),
+            messages_per_write: ratio(received, sent.writes as f64),
+            tcp: spent.tcp,
+            ..self
+        }
+    }
+}
+
+/// 0 when there is nothing to divide by.
+pub(super) fn ratio(of: f64, by: f64) -> f64 {
+    if by > 0.0 { of / by } else { 0.0 }
 }
 
 /// A figure over several measurements.

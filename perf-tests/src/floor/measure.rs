@@ -10,25 +10,18 @@ use std::time::{Duration, Instant};
 
 use super::child::Child;
 use super::connector;
-use super::figures::FloorFigures;
+use super::figures::{CLIENTS, FloorFigures, SERVER, ratio};
 use super::options::{FloorOptions, Pattern};
 use super::orders::{Answer, Order, Sent};
 use super::{FloorError, SendPath};
 use crate::load::engine::socket::SocketEngine;
 use crate::load::engine::{Books, Due, Engine, Gauges, Tally};
 use crate::load::numbers::Numbers;
-use crate::load::report::Percentiles;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 use crate::load::target::Target;
 use crate::load::watch::{Step, View, Watch};
-use crate::meter::{Difference, Meter, Sample};
-
-/// The server's name in samples.
-const SERVER: &str = "server";
-
-/// Our own, with the clients' threads.
-const CLIENTS: &str = "clients";
+use crate::meter::Meter;
 
 /// How often conditions are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -158,7 +151,12 @@ impl Measurement<'_> {
         let before = meter.sample()?;
         let began = Instant::now();
         let (clients, threads) = (self.floor.options.clients, self.floor.options.client_threads);
-        let connected = connector::connect(&self.floor.scenario(), threads)?;
+        let connected = connector::connect(&self.floor.scenario(), threads);
+        if connected.is_err() {
+            // If the server is gone, that is why.
+            self.ask(&Order::Count)?;
+        }
+        let connected = connected?;
         let deadline = began + patience(clients);
         loop {
             let accepted = match self.ask(&Order::Count)? {
@@ -176,7 +174,7 @@ impl Measurement<'_> {
         let after = meter.sample()?;
         drop(connected);
         self.order(&Order::Disband)?;
-        Ok(self.figures(Pattern::Accept, &after.since(&before), seconds))
+        Ok(FloorFigures::of_connecting(&self.floor.options, Pattern::Accept, &after.since(&before), seconds))
     }
 
     fn send(&mut self, meter: &Meter, pattern: Pattern, duration: Duration) -> Result<FloorFigures, FloorError> {
@@ -189,6 +187,8 @@ impl Measurement<'_> {
         let join_seconds = began.elapsed().as_secs_f64();
         let members = engine.seal()?;
         if members < u64::from(scenario.clients) {
+            // If the server is gone, that is why.
+            self.ask(&Order::Count)?;
             return Err(not_joined(members, scenario.clients, engine.settle(Due::AsHeard)?));
         }
         // Numbers that nobody writes: they say that ours begin at 0, so that a lost first message is seen.
@@ -203,8 +203,9 @@ impl Measurement<'_> {
         let tally = engine.settle(Due::Published(vec![sent.messages]))?;
         engine.finish()?;
         self.order(&Order::Disband)?;
-        let figures = self.figures(pattern, &built.since(&before), join_seconds);
-        Ok(with_messages(figures, &sent, &tally, &built, &done))
+        let connecting = built.since(&before);
+        let figures = FloorFigures::of_connecting(&self.floor.options, pattern, &connecting, join_seconds);
+        Ok(figures.with_messages(&sent, &tally, &done.since(&built)))
     }
 
     fn join(&mut self, engine: &mut Box<dyn Engine>, scenario: &Scenario) -> Result<(), FloorError> {
@@ -312,79 +313,6 @@ impl Measurement<'_> {
             other => Err(unexpected(&other)),
         }
     }
-
-    /// What the connecting alone has shown.
-    fn figures(&self, pattern: Pattern, connecting: &Difference, seconds: f64) -> FloorFigures {
-        let FloorOptions { clients, server_threads, path, .. } = self.floor.options;
-        let server = connecting.processes.get(SERVER).copied().unwrap_or_default();
-        let each = |figure: f64| figure / f64::from(clients);
-        FloorFigures {
-            path,
-            pattern,
-            clients,
-            server_threads,
-            connect_cpu_us: each(server.cpu_ns as f64 / 1000.0),
-            connects_per_second: ratio(f64::from(clients), seconds),
-            rss_bytes_per_client: each(server.rss_bytes as f64),
-            slab_bytes_per_client: each(connecting.slab_bytes as f64),
-            messages: 0,
-            due: 0,
-            received: 0,
-            completeness: None,
-            seconds: 0.0,
-            delivered_per_second: 0.0,
-            cpu_us_per_delivered: 0.0,
-            clients_cpu_us_per_delivered: 0.0,
-            cpu_seconds: 0.0,
-            delay_us: None,
-            last_receiver_us: None,
-            voluntary_switches: 0,
-            involuntary_switches: 0,
-            writes: 0,
-            system_calls: 0,
-            short_writes: 0,
-            writes_per_cpu_second: 0.0,
-            messages_per_write: 0.0,
-            tcp: connecting.tcp,
-        }
-    }
-}
-
-/// Adds what the messages have shown.
-fn with_messages(figures: FloorFigures, sent: &Sent, tally: &Tally, built: &Sample, done: &Sample) -> FloorFigures {
-    let spent = done.since(built);
-    let server = spent.processes.get(SERVER).copied().unwrap_or_default();
-    let received = tally.counts.received as f64;
-    let seconds = tally.heard_until_ns.saturating_sub(sent.began_ns) as f64 / 1e9;
-    let cpu_seconds = server.cpu_ns as f64 / 1e9;
-    let clients_us = spent.cpu_ns(|name| name == CLIENTS) as f64 / 1000.0;
-    let balance = tally.balance;
-    FloorFigures {
-        messages: u64::from(sent.messages),
-        due: balance.due,
-        received: tally.counts.received,
-        completeness: (balance.due > 0).then(|| 1.0 - balance.missing as f64 / balance.due as f64),
-        seconds,
-        delivered_per_second: ratio(received, seconds),
-        cpu_us_per_delivered: ratio(cpu_seconds * 1e6, received),
-        clients_cpu_us_per_delivered: ratio(clients_us, received),
-        cpu_seconds,
-        delay_us: Percentiles::of(&tally.delay_us),
-        last_receiver_us: Percentiles::of(&tally.last_receiver_us),
-        voluntary_switches: server.voluntary_switches,
-        involuntary_switches: server.involuntary_switches,
-        writes: sent.writes,
-        system_calls: sent.system_calls,
-        short_writes: sent.short_writes,
-        writes_per_cpu_second: ratio(sent.writes as f64, cpu_seconds),
-        messages_per_write: ratio(received, sent.writes as f64),
-        tcp: spent.tcp,
-        ..figures
-    }
-}
-
-fn ratio(of: f64, by: f64) -> f64 {
-    if by > 0.0 { of / by } else { 0.0 }
 }
 
 fn patience(clients: u32) -> Duration {

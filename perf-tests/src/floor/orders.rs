@@ -77,7 +77,7 @@ pub(super) enum Answer {
 pub(super) struct Sent {
     /// Messages, each to everybody.
     pub(super) messages: u32,
-    /// When the first was stamped, on the clock of the stamps.
+    /// When the first round began, on the clock of the stamps. Messages that are merged were stamped before it.
     pub(super) began_ns: u64,
     /// Writes to sockets.
     pub(super) writes: u64,

@@ -3,6 +3,8 @@
 //! Each step ends by a condition and, should that never come, by a deadline. A stop ends them all, and what was found
 //! until then is the result.
 //!
+//! Layout: [`Conductor`] the steps · `waits` until when each goes on
+//!
 //! ```no_run
 //! # use perf_tests::load::{behaviour::Order, conduct::{Conductor, Phase}, engine::{Engine, socket::SocketEngine}};
 //! # use perf_tests::load::{scenario::{Publish, Scenario}, watch::Unwatched};
@@ -20,6 +22,8 @@
 //! let report = conductor.finish()?;
 //! # Ok(()) }
 //! ```
+
+mod waits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,7 +202,7 @@ impl<'a> Conductor<'a> {
         } else {
             let publishing =
                 Publishing::start(&self.scenario, publish, &books, numbers).map_err(RunError::Publisher)?;
-            self.feed(&mut course, publishing, planned_deliveries(&streams, publish.messages, &members))?
+            self.feed(&mut course, publishing, streams.deliveries(publish.messages, &members))?
         };
         self.engine.order(Order::Churn { per_second: 0.0, goodbye: Goodbye::Orderly, away_ms: 0 })?;
         self.await_all(&mut course, Some(&published.accepted))?;
@@ -241,22 +245,6 @@ impl<'a> Conductor<'a> {
         }
         self.await_closes(&mut course, closes_within)?;
         self.draw_line(course, Due::AsHeard, Findings { name, publish: None, members, published: None })
-    }
-
-    /// Waits, between phases, until everybody who is on the way back is there, or nobody has come for the scenario's `settle`.
-    /// Says how many are not.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub fn await_returns(&mut self) -> Result<u64, RunError> {
-        let mut course = Course::begin(&[], self.engine.gauges());
-        loop {
-            let gauges = self.note(&mut course, Step::Settle, 0)?;
-            if gauges.returning == 0 || course.quiet_since.elapsed() >= self.scenario.settle || self.stopped() {
-                return Ok(gauges.returning);
-            }
-            thread::sleep(LOOK_EVERY);
-        }
     }
 
     /// Closes everything and adds up.
@@ -312,77 +300,6 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Until all is published and all orders are given.
-    fn feed(&mut self, course: &mut Course, publishing: Publishing, planned: u64) -> Result<Published, RunError> {
-        course.published_from = publishing.started();
-        while !(publishing.is_done() && (course.all_given() || self.stopped())) {
-            if self.stopped() {
-                publishing.stop();
-            }
-            self.give_due_orders(course)?;
-            self.note(course, Step::Listen, planned)?;
-            thread::sleep(LOOK_EVERY);
-        }
-        Ok(publishing.finish())
-    }
-
-    /// Until all that is owed has come and everybody is back, and nothing more comes for a while.
-    fn await_all(&mut self, course: &mut Course, ends: Option<&[u32]>) -> Result<(), RunError> {
-        course.quiet_since = Instant::now();
-        let mut outstanding = None;
-        loop {
-            let expected = course.last_received - course.received_before + outstanding.unwrap_or(0);
-            let quiet_since = course.quiet_since;
-            let gauges = self.note(course, Step::Settle, expected)?;
-            if course.quiet_since != quiet_since {
-                outstanding = None;
-            }
-            let quiet = course.quiet_since.elapsed();
-            if quiet >= self.scenario.settle || self.stopped() {
-                return Ok(());
-            }
-            // With everything there, only what should not come can still come.
-            if quiet >= self.scenario.linger && gauges.returning == 0 {
-                let count = match (outstanding, ends) {
-                    (Some(count), _) => count,
-                    (None, Some(ends)) => self.engine.outstanding(ends)?,
-                    (None, None) => 0,
-                };
-                if count == 0 {
-                    return Ok(());
-                }
-                outstanding = Some(count);
-            }
-            thread::sleep(LOOK_EVERY.min(self.scenario.linger).min(self.scenario.settle));
-        }
-    }
-
-    /// Until the server has closed all who are astray, or had the time to; then looks for closes behind unread data.
-    fn await_closes(&mut self, course: &mut Course, within: Duration) -> Result<(), RunError> {
-        let began = Instant::now();
-        while self.note(course, Step::Settle, 0)?.astray > 0 {
-            if began.elapsed() >= within || self.stopped() {
-                break;
-            }
-            thread::sleep(LOOK_EVERY);
-        }
-        if self.engine.gauges().astray == 0 {
-            return Ok(());
-        }
-        self.engine.look_into_unread()?;
-        let (mut closed, mut quiet_since) = (0, Instant::now());
-        loop {
-            let gauges = self.note(course, Step::Settle, 0)?;
-            if gauges.closed_astray != closed {
-                (closed, quiet_since) = (gauges.closed_astray, Instant::now());
-            }
-            if gauges.astray == 0 || quiet_since.elapsed() >= self.scenario.linger {
-                return Ok(());
-            }
-            thread::sleep(LOOK_EVERY.min(self.scenario.linger));
-        }
-    }
-
     fn draw_line(&mut self, course: Course, due: Due, what: Findings<'_>) -> Result<PhaseReport, RunError> {
         let tally = self.engine.settle(due)?;
         self.sum.absorb(&tally);
@@ -415,13 +332,4 @@ struct Findings<'a> {
 /// Never 0, and hardly that of another run.
 fn draw_run() -> u32 {
     ((monotonic_ns() ^ u64::from(std::process::id()).rotate_left(20)) as u32).max(1)
-}
-
-/// What is heard when all is accepted and nobody comes or goes.
-fn planned_deliveries(streams: &Streams, messages: u64, members: &[u32]) -> u64 {
-    let count = u64::from(streams.count());
-    let all: u64 = members.iter().map(|members| u64::from(*members)).sum();
-    // Whole rounds reach every stream once; of the last one, only a part.
-    let rest = (0..messages % count).map(|message| u64::from(members[streams.of_message(message) as usize]));
-    messages / count * all + rest.sum::<u64>()
 }

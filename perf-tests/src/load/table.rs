@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::report::{Percentiles, Report};
+use super::report::{AstrayReport, FateReport, Percentiles, Report, ReturnsReport};
 
 /// Displays a report.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,8 @@ impl fmt::Display for Table<'_> {
             ("  out of order", messages.order_faults),
             ("  wrong room", messages.misrouted),
             ("  foreign", messages.foreign),
+            ("  stragglers", messages.stragglers),
+            ("  in doubt", messages.in_doubt),
             ("  incomplete", messages.incomplete_clients),
             ("  silent", messages.silent_clients),
         ];
@@ -66,15 +68,45 @@ impl fmt::Display for Table<'_> {
         }
         row("delay", times(report.delay_us.as_ref()))?;
         row("last receiver", times(report.last_receiver_us.as_ref()))?;
-        if report.heartbeats.sent > 0 {
-            row("heartbeats", format!("{} sent, {} answered", report.heartbeats.sent, report.heartbeats.answered))?;
+        let beats = report.heartbeats;
+        if beats.sent > 0 {
+            row("heartbeats", format!("{} sent, {} answered, {} overdue", beats.sent, beats.answered, beats.overdue))?;
         }
+        astray(&mut row, &report.astray)?;
+        returns(&mut row, &report.returns)?;
         if report.interrupted {
             row("interrupted", "the counts are those up to then".to_owned())?;
         }
         let verdict = if report.faults.is_empty() { "passed".to_owned() } else { report.faults.join(", ") };
         row("verdict", verdict)
     }
+}
+
+fn astray(row: &mut impl FnMut(&str, String) -> fmt::Result, astray: &AstrayReport) -> fmt::Result {
+    for (name, fate) in [("stopped", &astray.stopped), ("slow readers", &astray.slow), ("silent ones", &astray.silent)]
+    {
+        if fate.clients > 0 {
+            let closed: u64 = fate.closed_by_server.values().sum();
+            let FateReport { clients, stuck, .. } = fate;
+            row(name, format!("{clients}: {closed} closed by the server, {stuck} still connected"))?;
+            reasons(row, "  closed", &fate.closed_by_server)?;
+        }
+    }
+    if astray.vanished > 0 {
+        row("vanished", astray.vanished.to_string())?;
+    }
+    Ok(())
+}
+
+fn returns(row: &mut impl FnMut(&str, String) -> fmt::Result, returns: &ReturnsReport) -> fmt::Result {
+    let ReturnsReport { left_orderly, left_reset, unanswered, back, not_back, .. } = returns;
+    if left_orderly + left_reset == 0 {
+        return Ok(());
+    }
+    row("goodbyes", format!("{left_orderly} in order ({unanswered} not answered), {left_reset} by reset"))?;
+    row("came back", format!("{back}, {not_back} did not"))?;
+    reasons(row, "  failed", &returns.failed)?;
+    row("  time", times(returns.back_us.as_ref()))
 }
 
 fn times(percentiles: Option<&Percentiles>) -> String {

@@ -80,6 +80,16 @@ impl Streams {
         }
     }
 
+    /// What is heard of `messages` when all are accepted and nobody comes or goes, with so many members in each stream.
+    #[must_use]
+    pub fn deliveries(&self, messages: u64, members: &[u32]) -> u64 {
+        let count = u64::from(self.count);
+        let all: u64 = members.iter().map(|members| u64::from(*members)).sum();
+        // Whole rounds reach every stream once; of the last one, only a part.
+        let rest = (0..messages % count).map(|message| u64::from(members[self.of_message(message) as usize]));
+        messages / count * all + rest.sum::<u64>()
+    }
+
     /// The clients that follow `stream`.
     pub fn clients_of(&self, stream: u32) -> impl Iterator<Item = u32> + use<> {
         (stream..self.clients).step_by(self.count as usize)
@@ -121,6 +131,17 @@ mod tests {
             let spoken_to: BTreeSet<u32> = (0..u64::from(streams.count())).map(|k| streams.of_message(k)).collect();
             assert_eq!(spoken_to.len() as u32, streams.count(), "{target:?}: a round reaches every stream");
         }
+    }
+
+    #[test]
+    fn deliveries_are_messages_times_members() {
+        let rooms = Streams::new(Target::Rooms, 9, 3);
+        for (messages, members, deliveries) in
+            [(3, [3, 3, 3], 9), (4, [3, 3, 3], 12), (5, [5, 1, 3], 15), (0, [3, 3, 3], 0)]
+        {
+            assert_eq!(rooms.deliveries(messages, &members), deliveries, "{messages} to {members:?}");
+        }
+        assert_eq!(Streams::new(Target::Everybody { speed: 0 }, 9, 3).deliveries(7, &[9]), 63);
     }
 
     #[test]

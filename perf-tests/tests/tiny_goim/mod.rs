@@ -57,6 +57,9 @@ pub(crate) struct TinyGoim {
 /// A client with this user id is refused with -101.
 pub(crate) const UNWELCOME_MID: i64 = 1_000_013;
 
+/// A client with this user id is answered twice for each heartbeat.
+pub(crate) const ECHOED_MID: i64 = 2_000_000;
+
 impl TinyGoim {
     /// Serves until the test's process ends.
     pub(crate) fn start(mischief: Mischief) -> Self {
@@ -99,13 +102,14 @@ fn client(mut stream: TcpStream, websocket: bool, house: &Mutex<House>) -> Optio
     if websocket {
         upgrade(&mut stream)?;
     }
-    let mut input = Vec::new();
+    let (mut input, mut is_echoed) = (Vec::new(), false);
     loop {
         let (header, body) = next_packet(&mut stream, websocket, &mut input)?;
         let reply = |operation, body: &[u8]| packet(Header { operation, ..header }, body);
         let answer = match header.operation {
             op::AUTH => {
                 let auth = AuthBody::parse(&body, "live").ok()?;
+                is_echoed = auth.mid == ECHOED_MID;
                 if auth.mid == UNWELCOME_MID {
                     let body = br#"{"code":-101,"message":"bad token"}"#;
                     write(&stream, websocket, &reply(op::AUTH_REPLY, body))?;
@@ -120,7 +124,7 @@ fn client(mut stream: TcpStream, websocket: bool, house: &Mutex<House>) -> Optio
                 house.rooms.entry(auth.room?.to_string()).or_default().push(member);
                 continue;
             }
-            op::HEARTBEAT => reply(op::HEARTBEAT_REPLY, &7_u32.to_be_bytes()),
+            op::HEARTBEAT => reply(op::HEARTBEAT_REPLY, &7_u32.to_be_bytes()).repeat(1 + usize::from(is_echoed)),
             op::SEND_MESSAGE if body == b"forbidden" => {
                 reply(op::SEND_MESSAGE_REPLY, br#"{"code":-403,"message":"no"}"#)
             }

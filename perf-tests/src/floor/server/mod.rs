@@ -167,7 +167,7 @@ impl Server {
     }
 }
 
-/// Stamps the rounds and hands them out; says when the first was stamped.
+/// Stamps the rounds and hands them out; says when the first began.
 fn send_rounds(pattern: Pattern, seconds: f64, packets: &mut Packets, threads: &mut [SyncSender<Arc<Vec<u8>>>]) -> u64 {
     let began = Instant::now();
     let began_ns = monotonic_ns();

@@ -7,12 +7,14 @@
 //! The books are kept by phases: [`Engine::open`] begins one, [`Engine::settle`] draws a line under it and says what
 //! happened since the last line. What comes between a line and the next opening belongs to no phase.
 
+mod reasons;
 pub mod socket;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
+
+pub use reasons::Reasons;
 
 use super::behaviour::Order;
 use super::broadcasts::Broadcasts;
@@ -20,14 +22,8 @@ use super::ledger::{Balance, Counts};
 use super::numbers::Numbers;
 use super::target::Target;
 
-/// Different reasons that are counted apart; the rest goes under one name.
-const MAX_REASONS: usize = 64;
-
 /// Seconds of a run that are told apart in [`Tally::begun_by_second`].
 pub const MAX_SECONDS: usize = 3600;
-
-/// Longest text kept of a reason, which may be the peer's.
-const MAX_REASON_CHARS: usize = 120;
 
 /// A look at a running engine. What is not said to be a number of clients just now only rises.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,41 +74,6 @@ pub struct Books {
 #[must_use]
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("1 < 600,000,000 and three digits are within the bounds")
-}
-
-/// How often each reason occurred.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reasons(BTreeMap<String, u64>);
-
-impl Reasons {
-    /// Counts `reason` `times` more.
-    pub fn add(&mut self, reason: &str, times: u64) {
-        let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect();
-        if self.0.len() >= MAX_REASONS && !self.0.contains_key(&reason) {
-            *self.0.entry("other reasons".to_owned()).or_default() += times;
-        } else {
-            *self.0.entry(reason).or_default() += times;
-        }
-    }
-
-    /// Adds all of `other`.
-    pub fn merge(&mut self, other: &Self) {
-        for (reason, times) in &other.0 {
-            self.add(reason, *times);
-        }
-    }
-
-    /// How often anything occurred.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.0.values().sum()
-    }
-
-    /// The counts by reason.
-    #[must_use]
-    pub fn into_map(self) -> BTreeMap<String, u64> {
-        self.0
-    }
 }
 
 /// What became of clients that were told not to read as they should.
@@ -424,21 +385,4 @@ pub trait Engine {
 
     /// Its name in reports.
     fn name(&self) -> &'static str;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_that_makes_up_reasons_fills_no_memory() {
-        let mut reasons = Reasons::default();
-        for n in 0..1000 {
-            reasons.add(&format!("{n}\n{}", "x".repeat(500)), 1);
-        }
-        assert_eq!(reasons.total(), 1000);
-        let map = reasons.into_map();
-        assert_eq!(map.len(), MAX_REASONS + 1);
-        assert!(map.keys().all(|reason| reason.len() <= MAX_REASON_CHARS && !reason.contains('\n')));
-    }
 }

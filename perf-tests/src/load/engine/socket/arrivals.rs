@@ -99,6 +99,8 @@ impl Shard {
         let client = &mut self.clients[slot];
         client.stream = Some(stream);
         client.state = State::Connecting;
+        // Whatever it was told before: it has to read its grant.
+        client.role = Role::Reads;
         self.handshakes += 1;
         Ok(())
     }
@@ -126,7 +128,6 @@ impl Shard {
         let waited_us = self.now_us().saturating_sub(self.clients[slot].moment_us).max(1);
         let client = &mut self.clients[slot];
         client.state = State::Joined;
-        client.role = Role::Reads;
         client.standing = Some(Standing::Owed);
         client.pending = 0;
         self.handshakes -= 1;
