@@ -97,7 +97,7 @@ kind = "slow"
 clients = 50
 share = 0.04
 per_second = 50.0
-messages = 200
+messages = 110
 message_bytes = 60000
 repeats = 1
 

@@ -15,6 +15,7 @@ use super::figures::Figures;
 use super::profile::{By, Kind, Phase, Profile, room_type};
 use super::recorder::Recorder;
 use super::site::{EDGE, Site, SiteError, TIER};
+use crate::load::behaviour::Behaviour;
 use crate::load::conduct::{Conductor, RunError};
 use crate::load::engine::Engine;
 use crate::load::engine::socket::SocketEngine;
@@ -41,6 +42,9 @@ const WARM_UP_CLIENTS: u32 = 64;
 
 /// Publishing connections.
 const PUBLISHERS: usize = 8;
+
+/// Receive buffer of clients that stop reading: a kernel that has seen them read fast has given them megabytes.
+const SLOW_BUFFER_BYTES: usize = 16 << 10;
 
 /// Begins the keys that clients bring for a push by key.
 const KEYS: &str = "signoff-";
@@ -237,6 +241,7 @@ impl Stage<'_> {
             room_type: room_type(set_up.merge_ms),
             own_keys: if set_up.by == Some(By::Key) { KEYS.to_owned() } else { String::new() },
             accepts: if set_up.by.is_some() { vec![self.operation()] } else { Vec::new() },
+            behaviour: Behaviour { slow_buffer_bytes: SLOW_BUFFER_BYTES, ..Behaviour::default() },
             token: site.token.clone(),
             api_key: site.api_key.clone(),
             heartbeat: Duration::from_secs_f64(plan.heartbeat_seconds),
