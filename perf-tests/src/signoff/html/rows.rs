@@ -30,7 +30,7 @@ pub(super) fn budget(out: &mut String, report: &Report) {
         let (of_name, of_value) = match &verdict.limit.of {
             None => (String::new(), String::new()),
             Some(of) => (
-                format!("<span class=\"small soft\"><code>{}</code></span>", Escaped(of)),
+                format!(" <span class=\"small soft\"><code>{}</code></span>", Escaped(of)),
                 verdict.of_value.map_or("not measured".to_owned(), |value| with_unit(value, unit)),
             ),
         };
