@@ -109,7 +109,12 @@ impl Floor {
         let figures = match pattern {
             Pattern::Accept => measurement.accept(&meter),
             _ => measurement.send(&meter, pattern, duration),
-        }?;
+        };
+        let figures = figures.map_err(|error| match error {
+            // A Ctrl-C reaches the server too, which is then not to blame.
+            FloorError::Died { .. } if stop.load(Ordering::Acquire) => FloorError::Interrupted,
+            other => other,
+        })?;
         self.is_sound = true;
         Ok(figures)
     }
