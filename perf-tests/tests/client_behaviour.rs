@@ -101,7 +101,7 @@ fn half_of_all_reconnect_at_once_and_are_all_back() {
 fn heavy(rig: &Rig, share: f64, bytes_per_second: u32) -> Scenario {
     let plain = scenario(rig, Transport::Tcp);
     let publish = plain.publish.clone().map(|publish| Publish {
-        messages: 150,
+        messages: 300,
         per_second: 0.0,
         message_bytes: 60_000,
         ..publish
@@ -125,7 +125,7 @@ fn who_does_not_read_is_closed_by_the_edge_and_the_others_miss_nothing() {
         assert_eq!((fate.clients, fate.stuck), (6, 0), "{astray:?}");
         assert_eq!(fate.closed_by_server.values().sum::<u64>(), 6, "{astray:?}");
         assert_eq!(rig.closed(reason), 6);
-        assert_eq!(report.messages.due, 54 * 150, "only those who read are owed anything");
+        assert_eq!(report.messages.due, 54 * 300, "only those who read are owed anything");
         assert_eq!(report.connections.closed.len(), 0);
     }
 }
@@ -143,7 +143,7 @@ fn who_does_not_read_but_owes_little_is_stuck_and_no_fault() {
 
 #[test]
 fn liveness_finds_the_silent_ones_and_only_them() {
-    let rig = Rig::start("limits.heartbeat_timeout_ms = 2000", "");
+    let rig = Rig::start("limits.heartbeat_timeout_ms = 5000", "");
     let behaviour =
         Behaviour { silent_share: 0.1, closes_within_ms: PATIENCE.as_millis() as u32, ..Behaviour::default() };
     let heartbeat = Duration::from_millis(200);
@@ -160,7 +160,7 @@ fn liveness_finds_the_silent_ones_and_only_them() {
 
 #[test]
 fn liveness_finds_those_that_vanished_without_a_word() {
-    let rig = Rig::start("limits.heartbeat_timeout_ms = 2000", "");
+    let rig = Rig::start("limits.heartbeat_timeout_ms = 5000", "");
     let (stop, mut watch) = (AtomicBool::new(false), Unwatched);
     let heartbeat = Duration::from_millis(200);
     let quiet = Scenario { heartbeat, ..scenario(&rig, Transport::Tcp) };

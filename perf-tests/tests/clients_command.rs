@@ -26,9 +26,10 @@ fn report(output: &Output) -> Report {
 
 #[test]
 fn clients_may_be_more_than_one_table_holds() {
-    let output = run(|_, _| Act::Send, 500, "--clients 700 --rooms 7 --rate 0");
+    // No more handshakes at once than the test's server lets wait (std: 128), or the kernel drops some for a second or for good.
+    let output = run(|_, _| Act::Send, 500, "--clients 700 --rooms 7 --rate 0 --open-handshakes 32");
     let report = report(&output);
-    assert_eq!(output.status.code(), Some(0), "{:?}", report.faults);
+    assert_eq!(output.status.code(), Some(0), "{:?} {:?}", report.faults, report.connections);
     assert_eq!((report.schema, report.scenario.threads), (SCHEMA, 3));
     assert_eq!((report.connections.joined, report.messages.received), (700, 2_000));
 }

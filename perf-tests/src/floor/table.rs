@@ -50,7 +50,7 @@ impl Table<'_> {
             "{:<24} {:<5} {:>13} {:>13} {:>12} {:>16} {:>26} {:>13} {:>8} {:>9} {:>7} {:>8}",
             row.pattern,
             row.path,
-            only(format!("{:.2} us {}", row.cpu_us_per_delivered.median, noise(&row.cpu_us_per_delivered))),
+            only(format!("{} us {}", digits(row.cpu_us_per_delivered.median), noise(&row.cpu_us_per_delivered))),
             only(format!("{} {}", count(row.delivered_per_second.median), noise(&row.delivered_per_second))),
             row.completeness.map_or("-".to_owned(), |share| format!("{:.4} %", share * 100.0)),
             only(format!("{}/{}", ms(&row.delay_p50_us), ms(&row.delay_p99_us))),
@@ -66,6 +66,16 @@ impl Table<'_> {
             format!("{:.0} B", row.rss_bytes_per_client.median),
             format!("{:.1} us", row.connect_cpu_us.median),
         )
+    }
+}
+
+/// Three digits that count, whether it is the tenth of a microsecond or tens of them.
+fn digits(figure: f64) -> String {
+    match figure {
+        f if f >= 10.0 => format!("{f:.1}"),
+        f if f >= 1.0 => format!("{f:.2}"),
+        f if f >= 0.1 => format!("{f:.3}"),
+        f => format!("{f:.4}"),
     }
 }
 

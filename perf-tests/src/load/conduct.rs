@@ -280,7 +280,8 @@ impl<'a> Conductor<'a> {
         let gauges = self.engine.gauges();
         let done = done(&gauges);
         self.meter.note(done);
-        self.watch.look(&View { step, gauges, done, total, per_second: self.meter.rate });
+        // What was planned for is passed when others publish as well, or was counted a moment before.
+        self.watch.look(&View { step, gauges, done, total: total.max(done), per_second: self.meter.rate });
         Ok(gauges)
     }
 

@@ -123,6 +123,16 @@ impl Shard {
         }
     }
 
+    /// Settles what a client is owed that the server has closed, before it comes back and its books begin anew: all that
+    /// was begun until now.
+    pub(super) fn write_off(&mut self, slot: usize) {
+        if self.clients[slot].standing.take() == Some(Standing::Owed) {
+            let heard = self.intake.ledger.end_of(slot as u32).unwrap_or(0);
+            let end = self.intake.begun(self.first_client + slot as u32).max(heard);
+            self.intake.ledger.settle(slot as u32, end, &mut self.settled);
+        }
+    }
+
     fn forget_tail(&mut self, slot: usize) {
         if std::mem::take(&mut self.clients[slot].has_tail) {
             self.tails.remove(&(slot as u32));

@@ -176,6 +176,7 @@ impl Shard {
             if self.clients[slot].state != State::Ended || !self.clients[slot].was_joined {
                 continue;
             }
+            self.write_off(slot);
             let after = if per_second > 0.0 { told as f64 / per_second } else { 0.0 };
             let after = Duration::from_secs_f64(after);
             let moment_us = self.now_us() + after.as_micros() as u64;
