@@ -112,8 +112,7 @@ fn sign_off(failed: &mut Vec<String>) {
     let signed_off = (|| {
         let binaries = timed("optimised build", || run::build(true))?;
         let directory = workspace::target().join("run/signoff");
-        std::fs::create_dir_all(&directory)
-            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         let mut command = Command::new(binaries.join("perf-tests"));
         command.arg("signoff").arg("--profile").arg(workspace::root().join("perf-tests/profiles/10k.toml"));
         command.arg("--json").arg(directory.join("10k.json")).arg("--html").arg(directory.join("10k.html"));

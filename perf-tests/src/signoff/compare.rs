@@ -162,7 +162,8 @@ mod tests {
         let low = "x.cpu_us_per_message";
         let high = "x.delivered_per_second";
         let count = "x.missing";
-        let rows: [(&str, &str, &[f64], &[f64], Move); 12] = [
+        type Case = (&'static str, &'static str, &'static [f64], &'static [f64], Move);
+        let rows: [Case; 12] = [
             ("the same", low, &[10.0, 11.0, 12.0], &[10.0, 11.0, 12.0], Move::Noise),
             ("bounds that meet", low, &[10.0, 11.0, 12.0], &[12.0, 13.0, 14.0], Move::Noise),
             ("bounds that do not", low, &[10.0, 11.0, 12.0], &[13.0, 14.0, 15.0], Move::Worse),

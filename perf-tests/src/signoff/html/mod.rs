@@ -54,8 +54,7 @@ fn head(out: &mut String, report: &Report) {
     let _ = write!(out, "<section class=\"verdict {class}\">\n<strong>{}</strong>\n", words::verdict(report));
     let (passed, all) = (report.count(Outcome::Passed), report.verdicts.len());
     let mut sentence = format!("{passed} of {all} rows of the budget hold");
-    for (outcome, what) in
-        [(Outcome::Failed, "do not"), (Outcome::NotMeasured, "were not measured, which counts as failed")]
+    for (outcome, what) in [(Outcome::Failed, "failed"), (Outcome::NotMeasured, "not measured, which counts as failed")]
     {
         match report.count(outcome) {
             0 => {}
@@ -68,9 +67,9 @@ fn head(out: &mut String, report: &Report) {
         sentence.push_str(". The run was interrupted: the figures are those up to then");
     }
     let _ = write!(out, "<p>{sentence}.</p>\n</section>\n");
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<p class=\"soft small\">{} clients on {}, {} repeats, {} on {}, in {}.</p>\n",
+        "<p class=\"soft small\">{} clients on {}, {} repeats, {} on {}, in {}.</p>",
         words::grouped(profile.clients.count.get()),
         words::transport(profile.clients.transport),
         profile.repeats.get(),
@@ -223,7 +222,7 @@ mod tests {
             assert!(budget.contains(&format!("<code>{}</code>", verdict.figure)), "{}", verdict.figure);
         }
         assert!(
-            budget.contains("4 of 6 rows of the budget hold; 1 do not; 1 were not measured"),
+            budget.contains("4 of 6 rows of the budget hold; 1 failed; 1 not measured, which counts as failed"),
             "{}",
             &budget[..9000]
         );

@@ -80,7 +80,7 @@ pub(super) fn figures(out: &mut String, report: &Report) {
             .iter()
             .filter_map(|figure| Some((figure.name, report.figures.get(&format!("{}.{}", phase.name, figure.name))?)))
             .collect();
-        let _ = write!(out, "<h3><code>{}</code></h3>\n", Escaped(&phase.name));
+        let _ = writeln!(out, "<h3><code>{}</code></h3>", Escaped(&phase.name));
         if found.is_empty() {
             out.push_str("<p class=\"soft\">Not measured.</p>\n");
             continue;

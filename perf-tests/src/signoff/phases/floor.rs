@@ -71,16 +71,17 @@ impl FloorStage<'_> {
     }
 }
 
-/// What the floor has to send to do the same. It sends what a merge window would have collected at once.
+/// What the floor has to send so that a client hears the same. It sends what a merge window would have collected at once.
 fn pattern(phase: &Phase) -> (Pattern, Duration) {
-    let per_second = phase.per_second.unwrap_or(0.0);
+    let (all_rooms, rooms) = (phase.per_second.unwrap_or(0.0), phase.rooms.get() as f64);
+    let per_second = all_rooms / rooms;
     match phase.kind {
         Kind::Connect => (Pattern::Accept, Duration::ZERO),
         _ if per_second == 0.0 => (Pattern::FLAT_OUT, FLAT_OUT),
         _ => {
             let merged = (per_second * phase.merge_ms.get() as f64 / 1000.0).floor().max(1.0);
             let pattern = Pattern::Paced { messages_per_second: per_second, packets_per_send: merged as u32 };
-            (pattern, Duration::from_secs_f64(phase.message_count() as f64 / per_second))
+            (pattern, Duration::from_secs_f64(phase.message_count() as f64 / all_rooms))
         }
     }
 }
@@ -127,6 +128,7 @@ mod tests {
                 Pattern::Paced { messages_per_second: 40.0, packets_per_send: 8 },
                 2.0,
             ),
+            ("kind = \"broadcast\"\nper_second = 80\nmessages = 80\nrooms = 2", Pattern::FORTY_AS_THEY_COME, 1.0),
             ("kind = \"broadcast\"\nper_second = 0\nmessages = 80", Pattern::FLAT_OUT, 3.0),
         ];
         for (text, expected, seconds) in rows {

@@ -14,8 +14,11 @@ const AWAY_MS: u32 = 100;
 /// A storm begins when the messages have.
 const STORM_AFTER_MS: u32 = 500;
 
-/// How long the edge may take to close a client that does not read: twice the age that a debt may have by default.
-const CLOSES_WITHIN: Duration = Duration::from_secs(20);
+/// Age that a debt may have when the profile says nothing: the edge's own default.
+const DEBT_AGE_MS: u64 = 10_000;
+
+/// How long the edge may take beyond that to close a client that does not read.
+const CLOSES_WITHIN: Duration = Duration::from_secs(2);
 
 impl Stage<'_> {
     pub(super) fn churn(&mut self, phase: &Phase, crowd: &mut Crowd<'_>) -> Result<(), PhaseError> {
@@ -50,7 +53,7 @@ impl Stage<'_> {
         let order = Order::StopReading { share: phase.share.unwrap_or(0.0) };
         let slow = conduct::Phase {
             orders: vec![TimedOrder { after_ms: 0, order }],
-            closes_within: CLOSES_WITHIN,
+            closes_within: Duration::from_millis(self.debt_age_ms()) + CLOSES_WITHIN,
             ..conduct::Phase::new(&phase.name, publish)
         };
         let report = crowd.conductor.publish(&slow);
@@ -75,6 +78,12 @@ impl Stage<'_> {
             self.record(phase, figure, value);
         }
         Ok(())
+    }
+
+    fn debt_age_ms(&self) -> u64 {
+        let limits = self.profile.daemons.push_daemon.get("limits");
+        let age = limits.and_then(|limits| limits.get("debt_age_ms")?.as_integer());
+        age.and_then(|age| u64::try_from(age).ok()).unwrap_or(DEBT_AGE_MS)
     }
 
     /// Publishes while the order is in force. `None`: interrupted.

@@ -94,9 +94,6 @@ impl Profile {
             if phase.share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
                 return wrong("share", "must be above 0 and at most 1".to_owned());
             }
-            if phase.floor && phase.rooms.get() > 1 {
-                return wrong("floor", "the floor has one room".to_owned());
-            }
             if phase.rooms.get() > phase.clients.unwrap_or(self.clients.count).get() {
                 return wrong("rooms", "are more than there are clients".to_owned());
             }
@@ -213,10 +210,6 @@ mod tests {
             (
                 "name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 11\n",
                 "9:9: are more than there are clients",
-            ),
-            (
-                "name = \"one\"\nkind = \"broadcast\"\nmessages = 3\nper_second = 1\nrooms = 2\nfloor = true\n",
-                "10:9: the floor has one room",
             ),
             (
                 "name = \"one\"\nkind = \"connect\"\n[[phase]]\nname = \"one\"\nkind = \"connect\"\n",

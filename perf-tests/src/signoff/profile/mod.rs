@@ -188,7 +188,7 @@ pub enum By {
     Mid,
 }
 
-/// A phase. Which keys may stand with which kind is [`Kind::keys`].
+/// A phase. Which keys may stand with which kind is checked when a profile is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
