@@ -25,11 +25,24 @@ struct Arguments {
 enum Verb {
     /// Many socket clients, each message numbered: completeness, order and delay
     Clients(Box<verbs::clients::Arguments>),
+    /// The raw loop that a daemon is judged by: CPU, delay and peak of `send` and io_uring alone
+    Floor(verbs::floor::Arguments),
+    /// A profile walked through, judged against its budget, and reported: may this host be signed off?
+    Signoff(verbs::signoff::Arguments),
+    /// What moved between two sign-offs, and whether by more than the noise
+    Compare(verbs::compare::Arguments),
+    /// The server of `floor`, which starts it by itself
+    #[command(hide = true)]
+    FloorServer,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Clients(arguments) => verbs::clients::run(&arguments),
+        Verb::Floor(arguments) => verbs::floor::run(&arguments),
+        Verb::Signoff(arguments) => verbs::signoff::run(&arguments),
+        Verb::Compare(arguments) => verbs::compare::run(&arguments),
+        Verb::FloorServer => perf_tests::floor::server::run().map(|()| true).map_err(Into::into),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -92,6 +92,8 @@ fn all_that_is_published_is_heard_once_and_in_order() {
         assert_eq!(messages.completeness, Some(1.0));
         assert_eq!(report.published.as_ref().map(|published| published.accepted), Some(MESSAGES));
         assert_eq!(report.delay_us.map(|delay| delay.count), Some(DUE));
+        let (delay, last) = (report.delay_us.unwrap(), report.last_receiver_us.unwrap());
+        assert_eq!((last.count, last.max), (MESSAGES, delay.max), "one time a message, and the last is the latest");
         assert!(report.heartbeats.answered > 0 && report.heartbeats.answered <= report.heartbeats.sent);
     }
 }

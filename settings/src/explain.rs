@@ -9,7 +9,7 @@ const LIKENESS: f64 = 0.5;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unknown<'a> {
     /// `key` or `value`.
-    kind: &'static str,
+    kind: &'a str,
     name: &'a str,
     pub(crate) valid: Vec<&'a str>,
 }
@@ -37,8 +37,17 @@ impl<'a> Unknown<'a> {
 
 /// `message` as it is shown.
 pub(crate) fn explain(message: &str) -> String {
-    let Some(unknown) = Unknown::find(message) else { return message.trim_end().to_owned() };
-    let Unknown { kind, name, valid } = &unknown;
+    match Unknown::find(message) {
+        Some(Unknown { kind, name, valid }) => unknown(kind, name, &valid),
+        None => message.trim_end().to_owned(),
+    }
+}
+
+/// What is said of a `name` that is none of the `valid` ones, for names that the file's types do not know. `kind` is what
+/// the names are: `key`, `phase`.
+#[must_use]
+pub fn unknown(kind: &str, name: &str, valid: &[&str]) -> String {
+    let unknown = Unknown { kind, name, valid: valid.to_vec() };
     match unknown.nearest() {
         Some(nearest) => format!("unknown {kind} `{name}`: did you mean `{nearest}`?"),
         None if valid.is_empty() => format!("unknown {kind} `{name}`: there is none here"),

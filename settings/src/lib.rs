@@ -19,5 +19,6 @@ mod values;
 
 pub mod example;
 
+pub use explain::unknown;
 pub use source::{SettingsError, Source};
 pub use values::{Bounded, ListenAddress, Secret};

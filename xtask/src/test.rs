@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::ebpf_toolchain::find_program;
 use crate::setup::{self, Purpose};
-use crate::{ebpf, workspace};
+use crate::{ebpf, run, workspace};
 
 /// With this a test of the kernel plane fails where it would be skipped: a green run of root has run them all.
 const REQUIRE_KERNEL: &str = "PUSH_REQUIRE_KERNEL";
@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Leave out formatting, lints and documentation
     #[arg(long)]
     no_style: bool,
+    /// Leave out the capacity sign-off at 10,000 connections, and the optimised build that it needs
+    #[arg(long)]
+    no_signoff: bool,
     /// Passed on to the test runner: names of tests, and its options
     #[arg(last = true)]
     filter: Vec<String>,
@@ -75,6 +78,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
             failed.push("the page's own tests".to_owned());
         }
     }
+    if !arguments.no_signoff && arguments.filter.is_empty() {
+        sign_off(&mut failed);
+    }
     report(&tally, started);
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
@@ -97,6 +103,24 @@ fn check_style(tally: &mut Tally, failed: &mut Vec<String>) {
             eprintln!("xtask: {error}");
             failed.push(name.to_owned());
         }
+    }
+}
+
+/// The capacity sign-off of the profile that fits a small and busy machine. Built with optimisation: what it judges are
+/// multiples of a raw loop of sends, and without that they would be those of a compiler.
+fn sign_off(failed: &mut Vec<String>) {
+    let signed_off = (|| {
+        let binaries = timed("optimised build", || run::build(true))?;
+        let directory = workspace::target().join("run/signoff");
+        std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        let mut command = Command::new(binaries.join("perf-tests"));
+        command.arg("signoff").arg("--profile").arg(workspace::root().join("perf-tests/profiles/10k.toml"));
+        command.arg("--json").arg(directory.join("10k.json")).arg("--html").arg(directory.join("10k.html"));
+        timed("capacity sign-off at 10,000 connections", || workspace::run(&mut command))
+    })();
+    if let Err(error) = signed_off {
+        eprintln!("xtask: {error}");
+        failed.push("capacity sign-off".to_owned());
     }
 }
 

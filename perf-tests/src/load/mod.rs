@@ -7,12 +7,13 @@
 //! It measures from outside: it knows nothing of the daemons but their addresses. Clients and publisher run on one host,
 //! because delays are taken on one clock.
 //!
-//! Layout: [`scenario`] what to do · [`behaviour`] what clients do besides listening · [`target`] to whom is published ·
-//! [`conduct`] build, phases, finish · [`run`] a scenario as one phase · [`publish`] the publisher · [`numbers`] how far it
-//! has come · [`engine`] the clients · [`ledger`] who heard what · [`stamp`] what a message says of itself · [`report`] the
-//! result · [`table`] for people · [`watch`] while it runs
+//! Layout: [`scenario`] what to do · [`behaviour`] what clients do besides listening · [`target`] to whom is published
+//! · [`conduct`] build, phases, finish · [`run`] a scenario as one phase · [`publish`] the publisher · [`numbers`] how
+//! far it has come · [`engine`] the clients · [`ledger`] who heard what · [`broadcasts`] when the last one heard it ·
+//! [`stamp`] what a message says of itself · [`report`] the result · [`table`] for people · [`watch`] while it runs
 
 pub mod behaviour;
+pub mod broadcasts;
 pub mod conduct;
 mod course;
 pub mod engine;

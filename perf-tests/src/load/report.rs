@@ -37,6 +37,10 @@ pub struct Report {
     pub messages: Messages,
     /// From the publisher's request to the client's read; `null` when nothing was heard.
     pub delay_us: Option<Percentiles>,
+    /// From the publisher's request to the last of a message's receivers, one time per message; `null` when nothing was
+    /// heard.
+    #[serde(default)]
+    pub last_receiver_us: Option<Percentiles>,
     /// Heartbeats.
     pub heartbeats: Heartbeats,
     /// Clients that were told not to read as they should, and what the server did with them.
@@ -71,6 +75,10 @@ pub struct PhaseReport {
     pub messages: Messages,
     /// From the publisher's request to the client's read; `null` when nothing was heard.
     pub delay_us: Option<Percentiles>,
+    /// From the publisher's request to the last of a message's receivers, one time per message; `null` when nothing was
+    /// heard.
+    #[serde(default)]
+    pub last_receiver_us: Option<Percentiles>,
     /// Heartbeats.
     pub heartbeats: Heartbeats,
     /// Clients closed by the server, those told to behave badly left out, by reason.

@@ -67,6 +67,7 @@ impl fmt::Display for Table<'_> {
             row(name, count.to_string())?;
         }
         row("delay", times(report.delay_us.as_ref()))?;
+        row("last receiver", times(report.last_receiver_us.as_ref()))?;
         let beats = report.heartbeats;
         if beats.sent > 0 {
             row("heartbeats", format!("{} sent, {} answered, {} overdue", beats.sent, beats.answered, beats.overdue))?;

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,12 +11,10 @@ use perf_tests::load::run::run as conduct;
 use perf_tests::load::scenario::{Dialect, Publish, Scenario, Transport, open_handshakes, threads_for};
 use perf_tests::load::table::Table;
 use perf_tests::load::watch::Display;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 use wire::goim::op;
 
 use super::behaviour::BehaviourArguments;
+use super::process::{raise_descriptor_limit, stop_on_signals};
 
 /// Connections per source address and destination: below the 28,232 ephemeral ports that Linux offers by default.
 const CLIENTS_PER_SOURCE: u32 = 20_000;
@@ -238,25 +234,4 @@ impl Arguments {
 
 pub(super) fn seconds(option: &str, value: f64) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value).map_err(|error| format!("{option} {value}: {error}"))
-}
-
-/// The soft limit is a courtesy to programs that use `select`; this one does not.
-fn raise_descriptor_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    }
-    .unwrap_or(u64::MAX)
-}
-
-/// The first signal sets the flag, the second one ends the process.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, std::io::Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 2, Arc::clone(&stop))?;
-        flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
 }

@@ -2,3 +2,7 @@
 
 mod behaviour;
 pub(crate) mod clients;
+pub(crate) mod compare;
+pub(crate) mod floor;
+mod process;
+pub(crate) mod signoff;

@@ -17,6 +17,7 @@ use hdrhistogram::Histogram;
 pub use reasons::Reasons;
 
 use super::behaviour::Order;
+use super::broadcasts::Broadcasts;
 use super::ledger::{Balance, Counts};
 use super::numbers::Numbers;
 use super::target::Target;
@@ -168,6 +169,12 @@ pub struct Tally {
     pub bytes_received: u64,
     /// From the publisher's request to the client, in microseconds.
     pub delay_us: Histogram<u64>,
+    /// From the publisher's request to the last of a message's receivers, in microseconds: one time per message.
+    pub last_receiver_us: Histogram<u64>,
+    /// When the last message was heard, on the clock of the stamps; 0 when none was.
+    pub heard_until_ns: u64,
+    /// When each message was heard, until that is brought into the two fields above.
+    pub(super) broadcasts: Broadcasts,
     /// From the connect to the grant, in microseconds.
     pub join_us: Histogram<u64>,
 }
@@ -207,6 +214,9 @@ impl Default for Tally {
             heartbeats_overdue: 0,
             bytes_received: 0,
             delay_us: histogram(),
+            broadcasts: Broadcasts::default(),
+            last_receiver_us: histogram(),
+            heard_until_ns: 0,
             join_us: histogram(),
         }
     }
@@ -235,7 +245,15 @@ impl Tally {
             fate.absorb(part);
             fate.stuck = stuck;
         }
+        self.broadcasts.merge(&other.broadcasts);
         self.add(other);
+    }
+
+    /// Says when each message had reached everybody, once all threads are merged.
+    pub(super) fn time_broadcasts(&mut self) {
+        let broadcasts = std::mem::take(&mut self.broadcasts);
+        self.last_receiver_us = broadcasts.last_receiver_us();
+        self.heard_until_ns = broadcasts.until_ns();
     }
 
     /// All that is a plain sum.
@@ -266,8 +284,10 @@ impl Tally {
         self.heartbeats_unasked += other.heartbeats_unasked;
         self.heartbeats_overdue += other.heartbeats_overdue;
         self.bytes_received += other.bytes_received;
+        self.heard_until_ns = self.heard_until_ns.max(other.heard_until_ns);
         for (sum, part) in [
             (&mut self.delay_us, &other.delay_us),
+            (&mut self.last_receiver_us, &other.last_receiver_us),
             (&mut self.join_us, &other.join_us),
             (&mut self.returns.back_us, &other.returns.back_us),
         ] {

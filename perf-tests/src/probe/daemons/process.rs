@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -143,6 +144,8 @@ impl Daemon {
         command.arg("--config").arg(&self.config).stdin(Stdio::null()).stdout(out).stderr(err);
         // A unit's environment must not make the child talk to somebody else's manager.
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env("NO_COLOR", "1");
+        // A Ctrl-C on the terminal is for us: we end the child when we have said what we know of it.
+        command.process_group(0);
         sys::die_with_spawner(&mut command);
         let doing = format!("start {}", self.binary.display());
         self.child = Some(spawn(command).map_err(DaemonError::io(doing))?);

@@ -241,6 +241,7 @@ impl Intake {
         }
         let verdict = self.ledger.enter(reader.slot, stamp.number as u32, standing);
         if standing == Standing::Owed && verdict != Verdict::Duplicate {
+            self.tally.broadcasts.note(stamp.room, stamp.number as u32, stamp.sent_ns, context.now_ns);
             let delay_us = context.now_ns.saturating_sub(stamp.sent_ns) / 1000;
             self.tally.delay_us.saturating_record(delay_us.max(1));
         }

@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+pub(crate) use open::begin;
+
 use super::{Books, Due, Engine, EngineError, Gauges, Tally};
 use crate::load::behaviour::Order;
 use crate::load::scenario::Scenario;
@@ -242,6 +244,7 @@ impl Engine for SocketEngine {
             }
         })?;
         sum.run = self.shared.run.load(Ordering::Relaxed);
+        sum.time_broadcasts();
         Ok(sum)
     }
 

@@ -11,7 +11,7 @@ use crate::load::scenario::Scenario;
 use crate::sys;
 
 /// Begins to connect client `client`. Clients take the targets in turn, and each target's clients the sources in turn.
-pub(super) fn begin(scenario: &Scenario, client: u32) -> io::Result<TcpStream> {
+pub(crate) fn begin(scenario: &Scenario, client: u32) -> io::Result<TcpStream> {
     let targets = scenario.connect.len() as u32;
     let to = scenario.connect[(client % targets) as usize];
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
