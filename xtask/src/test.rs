@@ -16,7 +16,7 @@ use crate::{ebpf, workspace};
 /// With this a test of the kernel plane fails where it would be skipped: a green run of root has run them all.
 const REQUIRE_KERNEL: &str = "PUSH_REQUIRE_KERNEL";
 
-/// The same for browser and third-party clients.
+/// The same for browser, third-party clients and the tools of systemd.
 const REQUIRE_ALL: &str = "PUSH_REQUIRE_ALL";
 
 /// A test that does not run here says so in a line that begins with this.
