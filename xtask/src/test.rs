@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::ebpf_toolchain::find_program;
+use crate::rig::network::NamespaceDirectory;
 use crate::setup::{self, Purpose};
 use crate::{ebpf, workspace};
 
@@ -47,6 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let started = Instant::now();
     let root = setup::is_root();
     setup::ensure(if root { Purpose::Test } else { Purpose::Build })?;
+    // Tests take their namespaces away, but not what the first of them had mounted.
+    let _directory = root.then(NamespaceDirectory::note).transpose()?;
     let mut tally = Tally::default();
     let mut failed = Vec::new();
     if root {
