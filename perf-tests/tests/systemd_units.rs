@@ -238,7 +238,7 @@ fn users_and_directories_come_out_as_the_units_expect() {
     let typo = tool("systemd-sysusers", &["--dry-run", &root_option, &at("typo.conf")], &[]);
     assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can make users and directories in a root of its own");
+        println!("skipped: users and directories for real: only root can make them in a root of its own");
         return;
     }
     make_for_real(root.path(), &root_option, &at);
@@ -284,7 +284,7 @@ fn unknown_keys(text: &str) -> Vec<String> {
 fn each_sysctl_key_exists() {
     let text = shipped("90-push-appliance.conf");
     if !Path::new("/proc/sys/net/core/somaxconn").exists() {
-        println!("skipped: /proc/sys/net is not readable here");
+        println!("skipped: each_sysctl_key_exists: /proc/sys/net is not readable here");
         return;
     }
     assert_eq!(unknown_keys(&text), Vec::<String>::new());
