@@ -215,18 +215,36 @@ fn expand(group: &str) -> BTreeSet<String> {
     members.flat_map(expand).collect()
 }
 
+/// A root of its own for sysusers and tmpfiles, with the shipped files in it.
+struct OwnRoot(TempDir);
+
+impl OwnRoot {
+    fn new() -> Self {
+        let root = Self(TempDir::new().unwrap());
+        for (name, file) in [("users.conf", "push-appliance.sysusers"), ("files.conf", "push-appliance.tmpfiles")] {
+            fs::write(root.at(name), shipped(file)).unwrap();
+        }
+        root
+    }
+
+    fn at(&self, path: &str) -> String {
+        self.0.path().join(path).display().to_string()
+    }
+
+    /// Runs a tool on the file `name`.
+    fn run(&self, program: &str, option: &[&str], name: &str) -> Output {
+        let (root, file) = (format!("--root={}", self.0.path().display()), self.at(name));
+        tool(program, &[&[root.as_str()], option, &[file.as_str()]].concat(), &[])
+    }
+}
+
 #[test]
-fn users_and_directories_come_out_as_the_units_expect() {
-    if systemd("users_and_directories_come_out_as_the_units_expect").is_none() {
+fn the_units_users_are_among_those_that_are_made() {
+    if systemd("the_units_users_are_among_those_that_are_made").is_none() {
         return;
     }
-    let root = TempDir::new().unwrap();
-    let at = |path: &str| root.path().join(path).display().to_string();
-    for (name, file) in [("users.conf", "push-appliance.sysusers"), ("files.conf", "push-appliance.tmpfiles")] {
-        fs::write(at(name), shipped(file)).unwrap();
-    }
-    let root_option = format!("--root={}", root.path().display());
-    let output = tool("systemd-sysusers", &["--dry-run", &root_option, &at("users.conf")], &[]);
+    let root = OwnRoot::new();
+    let output = root.run("systemd-sysusers", &["--dry-run"], "users.conf");
     assert!(output.status.success(), "{}", said(&output));
     for unit in UNITS {
         let text = shipped(unit);
@@ -234,26 +252,29 @@ fn users_and_directories_come_out_as_the_units_expect() {
             assert!(said(&output).contains(&format!("'{user}'")), "{unit} runs as {user}, whom nobody makes");
         }
     }
-    fs::write(at("typo.conf"), shipped("push-appliance.sysusers").replace("u     push", "x     push")).unwrap();
-    let typo = tool("systemd-sysusers", &["--dry-run", &root_option, &at("typo.conf")], &[]);
+    fs::write(root.at("typo.conf"), shipped("push-appliance.sysusers").replace("u     push", "x     push")).unwrap();
+    let typo = root.run("systemd-sysusers", &["--dry-run"], "typo.conf");
     assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: users and directories for real: only root can make them in a root of its own");
-        return;
-    }
-    make_for_real(root.path(), &root_option, &at);
 }
 
-/// In the temporary root: this version has no dry run for tmpfiles, and a real run says more.
-fn make_for_real(root: &Path, root_option: &str, at: &dyn Fn(&str) -> String) {
-    fs::create_dir_all(root.join("etc")).unwrap();
-    let users = tool("systemd-sysusers", &[root_option, &at("users.conf")], &[]);
+/// For real: this version has no dry run for tmpfiles, and a real run says more.
+#[test]
+fn directories_come_out_as_the_units_expect() {
+    const NAME: &str = "directories_come_out_as_the_units_expect";
+    let is_root = rustix::process::geteuid().is_root();
+    let root = is_root.then_some(()).ok_or_else(|| "only root can make users and directories".to_owned());
+    if or_skip(Kind::Kernel, NAME, root).is_none() || systemd(NAME).is_none() {
+        return;
+    }
+    let root = OwnRoot::new();
+    fs::create_dir_all(root.at("etc")).unwrap();
+    let users = root.run("systemd-sysusers", &[], "users.conf");
     assert!(users.status.success(), "{}", said(&users));
-    fs::create_dir_all(root.join("sys/fs/bpf")).unwrap();
-    let files = tool("systemd-tmpfiles", &[root_option, "--create", &at("files.conf")], &[]);
+    fs::create_dir_all(root.at("sys/fs/bpf")).unwrap();
+    let files = root.run("systemd-tmpfiles", &["--create"], "files.conf");
     assert!(files.status.success() && said(&files).is_empty(), "{}", said(&files));
     let of_user = |name: &str| -> u32 {
-        let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
+        let passwd = fs::read_to_string(root.at("etc/passwd")).unwrap();
         let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
         line.split(':').nth(2).unwrap().parse().unwrap()
     };
@@ -262,11 +283,11 @@ fn make_for_real(root: &Path, root_option: &str, at: &dyn Fn(&str) -> String) {
         ("sys/fs/bpf", 0o711, 0),
         ("sys/fs/bpf/push-appliance", 0o750, of_user("push-daemon")),
     ] {
-        let metadata = fs::metadata(root.join(path)).unwrap();
+        let metadata = fs::metadata(root.at(path)).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, user), "{path}");
     }
-    fs::write(at("typo.conf"), shipped("push-appliance.tmpfiles").replace("0750", "07x0")).unwrap();
-    let typo = tool("systemd-tmpfiles", &[root_option, "--create", &at("typo.conf")], &[]);
+    fs::write(root.at("typo.conf"), shipped("push-appliance.tmpfiles").replace("0750", "07x0")).unwrap();
+    let typo = root.run("systemd-tmpfiles", &["--create"], "typo.conf");
     assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
 }
 
