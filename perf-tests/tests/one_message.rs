@@ -81,6 +81,22 @@ fn one_message_is_heard_by_every_kind_of_client_and_the_page_is_heard_by_them() 
         assert_eq!(library.seen("DANMU_MSG", |_| true), 3, "{}: each came once", library.name);
     }
     browser.wait_for("text", SOON, |texts| texts.len() == 3);
+
+    // The gauges say what the edge says.
+    browser.wait_for("connections", SOON, |connections| connections == ["8"]);
+    browser.wait_for("published", SOON, |published| published == ["3"]);
+    browser.wait_for("delivered", SOON, |delivered| delivered == ["24"]);
+    browser.wait_for("drops", SOON, |drops| drops == ["0"]);
+    browser.wait_for("shards", SOON, |shards| shards[0].contains("shard 0") && shards[0].contains(" conn"));
+    browser.wait_for("trunk", SOON, |lines| lines[0].contains("line A") && lines[0].contains("up"));
+    browser.wait_for("kernel", SOON, |kernel| kernel[0].contains("no kernel plane"));
+
+    // On a phone nothing sticks out at the side, and what one types with is there.
+    browser.resize(390, 844, true);
+    assert_eq!(browser.sticks_out(), Vec::<String>::new());
+    browser.press("input", "typed with a thumb");
+    browser.click("send");
+    browser.wait_for("text", SOON, |texts| texts.len() == 4 && texts[3] == "typed with a thumb");
     assert_eq!(browser.complaints(), [""; 0], "the page's console");
 
     if let Some(directory) = std::env::var_os("PUSH_SCREENSHOTS") {

@@ -84,7 +84,9 @@ fn one_send_at_a_time() {
 #[test]
 fn a_submission_of_io_uring_for_many_sends() {
     if std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|value| value.trim() == "2") {
-        println!("skipped: io_uring is switched off here (kernel.io_uring_disabled)");
+        println!(
+            "skipped: a_submission_of_io_uring_for_many_sends: io_uring is switched off here (kernel.io_uring_disabled)"
+        );
         return;
     }
     let stack = stack("ring");

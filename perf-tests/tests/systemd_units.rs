@@ -6,12 +6,15 @@
 //! It stands in this crate because it tests what is shipped from outside, as everything here does.
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+mod missing_part;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use missing_part::{Kind, or_skip};
 use tempfile::TempDir;
 
 const UNITS: [&str; 2] = ["push-daemon.service", "logic-tier.service"];
@@ -24,15 +27,26 @@ fn shipped(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `None`, with the reason printed, where the tool is not installed.
-fn tool(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Option<Output> {
-    match Command::new(name).args(arguments).envs(environment.iter().copied()).output() {
-        Ok(output) => Some(output),
-        Err(error) => {
-            println!("skipped: {name} cannot be run here ({error})");
-            None
-        }
-    }
+/// Where systemd keeps the host's own units, or `None` after saying that `test` is skipped because systemd is not here.
+/// The folder alone says nothing: many packages put units there on machines without systemd.
+fn systemd(test: &str) -> Option<PathBuf> {
+    let runs = match Command::new("systemd-analyze").arg("--version").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("systemd-analyze --version says {}", output.status)),
+        Err(error) => Err(format!("systemd-analyze does not run: {error} (cargo xtask setup)")),
+    };
+    let folder = runs.and_then(|()| {
+        let mut folders = ["/usr/lib/systemd/system", "/lib/systemd/system"].map(PathBuf::from).into_iter();
+        let found = folders.find(|folder| folder.join("sysinit.target").exists());
+        found.ok_or_else(|| "systemd's own units are not where they are looked for".to_owned())
+    });
+    or_skip(Kind::Peers, test, folder)
+}
+
+/// What a tool of systemd, which is here, makes of `arguments`.
+fn tool(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let output = Command::new(name).args(arguments).envs(environment.iter().copied()).output();
+    output.unwrap_or_else(|error| panic!("{name} does not run, though systemd is here: {error}"))
 }
 
 fn said(output: &Output) -> String {
@@ -67,28 +81,28 @@ impl Copies {
     }
 
     /// The complaints about our units; empty when all is well.
-    fn verify(&self) -> Option<Vec<String>> {
+    fn verify(&self) -> Vec<String> {
         let paths = UNITS.map(|unit| self.path(unit).display().to_string());
         // The colon at the end keeps the host's own units within reach, for sysinit.target and the like.
         let search = format!("{}:", self.directory.path().display());
         let arguments = ["verify", "--man=no", &paths[0], &paths[1]];
-        let output = tool("systemd-analyze", &arguments, &[("SYSTEMD_UNIT_PATH", &search)])?;
+        let output = tool("systemd-analyze", &arguments, &[("SYSTEMD_UNIT_PATH", &search)]);
         let text = said(&output);
         let ours = |line: &&str| UNITS.iter().any(|unit| line.contains(unit));
         let mut complaints: Vec<String> = text.lines().filter(ours).map(str::to_owned).collect();
         if !output.status.success() {
             complaints.push(format!("exit {:?}: {text}", output.status.code()));
         }
-        Some(complaints)
+        complaints
     }
 
     /// Whether `unit` is no more exposed than `limit`, and what the tool said.
-    fn is_within(&self, unit: &str, limit: u32) -> Option<(bool, String)> {
+    fn is_within(&self, unit: &str, limit: u32) -> (bool, String) {
         let (path, threshold) = (self.path(unit).display().to_string(), format!("--threshold={limit}"));
         let arguments = ["security", "--offline=true", "--no-pager", &threshold, &path];
         let search = format!("{}:", self.directory.path().display());
-        let output = tool("systemd-analyze", &arguments, &[("SYSTEMD_UNIT_PATH", &search)])?;
-        Some((output.status.success(), said(&output)))
+        let output = tool("systemd-analyze", &arguments, &[("SYSTEMD_UNIT_PATH", &search)]);
+        (output.status.success(), said(&output))
     }
 }
 
@@ -102,13 +116,16 @@ fn values<'a>(unit: &'a str, keys: &'a [&str]) -> impl Iterator<Item = &'a str> 
 
 #[test]
 fn systemd_has_nothing_to_say_about_the_units() {
-    if let Some(complaints) = Copies::new(&|text| text).verify() {
-        assert_eq!(complaints, Vec::<String>::new());
+    if systemd("systemd_has_nothing_to_say_about_the_units").is_some() {
+        assert_eq!(Copies::new(&|text| text).verify(), Vec::<String>::new());
     }
 }
 
 #[test]
 fn a_typo_in_a_unit_is_seen() {
+    if systemd("a_typo_in_a_unit_is_seen").is_none() {
+        return;
+    }
     let rows: [(&str, &str, &str); 8] = [
         ("a misspelt key", "WatchdogSec=", "WatchdogSecs="),
         ("a misspelt section", "[Service]", "[Servise]"),
@@ -120,21 +137,20 @@ fn a_typo_in_a_unit_is_seen() {
         ("an unknown address family", "AF_INET6", "AF_INET7"),
     ];
     for (name, right, wrong) in rows {
-        let copies = Copies::new(&|text| text.replace(right, wrong));
-        let Some(complaints) = copies.verify() else { return };
+        let complaints = Copies::new(&|text| text.replace(right, wrong)).verify();
         assert!(!complaints.is_empty(), "{name} goes unseen");
     }
 }
 
 #[test]
 fn the_units_are_no_more_exposed_than_they_have_to_be() {
+    if systemd("the_units_are_no_more_exposed_than_they_have_to_be").is_none() {
+        return;
+    }
     let shipped = Copies::new(&|text| text);
     let opened = Copies::new(&|text| text.replace("ProtectSystem=strict", "").replace("RestrictNamespaces=yes", ""));
     for (unit, limit) in EXPOSURE_LIMITS {
-        let (Some((holds, text)), Some((opened, _))) = (shipped.is_within(unit, limit), opened.is_within(unit, limit))
-        else {
-            return;
-        };
+        let ((holds, text), (opened, _)) = (shipped.is_within(unit, limit), opened.is_within(unit, limit));
         assert!(holds, "{text}");
         assert!(!opened, "{unit} without two of its protections still passes");
     }
@@ -142,24 +158,20 @@ fn the_units_are_no_more_exposed_than_they_have_to_be() {
 
 #[test]
 fn capabilities_and_targets_exist_by_name() {
-    let known = tool("systemd-analyze", &["capability", "--no-pager"], &[]).map(|output| said(&output).to_lowercase());
+    let Some(units_of_the_host) = systemd("capabilities_and_targets_exist_by_name") else { return };
+    let known = said(&tool("systemd-analyze", &["capability", "--no-pager"], &[])).to_lowercase();
     for unit in UNITS {
         let text = shipped(unit);
         for capability in values(&text, &["AmbientCapabilities", "CapabilityBoundingSet"]) {
             assert!(capability.starts_with("CAP_"), "{unit}: {capability}");
-            if let Some(known) = known.as_ref().filter(|known| known.contains("cap_")) {
+            // An old systemd does not list them.
+            if known.contains("cap_") {
                 let listed = known.split_whitespace().any(|word| word == capability.to_lowercase());
                 assert!(listed, "{unit} names {capability}, which systemd does not know");
             }
         }
         for other in values(&text, &["After", "Wants", "Requires", "WantedBy"]) {
-            let of_the_host =
-                ["/usr/lib/systemd/system", "/lib/systemd/system"].map(|path| Path::new(path).join(other));
-            if !of_the_host[0].parent().is_some_and(Path::is_dir) {
-                println!("skipped: this host has no systemd units to compare with");
-                return;
-            }
-            let exists = UNITS.contains(&other) || of_the_host.iter().any(|path| path.exists());
+            let exists = UNITS.contains(&other) || units_of_the_host.join(other).exists();
             assert!(exists, "{unit} names {other}, which is no unit");
         }
     }
@@ -169,21 +181,18 @@ fn capabilities_and_targets_exist_by_name() {
 /// pinned shards, io_uring, BPF.
 #[test]
 fn the_edge_may_make_the_calls_that_it_needs() {
+    if systemd("the_edge_may_make_the_calls_that_it_needs").is_none() {
+        return;
+    }
     let unit = shipped("push-daemon.service");
-    let allowed = |groups: Vec<&str>| -> Option<BTreeSet<String>> {
-        let mut calls = BTreeSet::new();
-        for group in groups {
-            calls.extend(expand(group)?);
-        }
-        Some(calls)
-    };
     let filters: Vec<&str> = values(&unit, &["SystemCallFilter"]).collect();
     // `~` stands before the first of a line's groups and holds for all of them.
     let line_is_deny = |group: &str| unit.lines().any(|l| l.starts_with("SystemCallFilter=~") && l.contains(group));
     let (denied, granted): (Vec<&str>, Vec<&str>) =
         filters.into_iter().partition(|group| line_is_deny(group.trim_start_matches('~')));
-    let denied = denied.into_iter().map(|group| group.trim_start_matches('~')).collect();
-    let (Some(granted), Some(denied)) = (allowed(granted), allowed(denied)) else { return };
+    let granted: BTreeSet<String> = granted.into_iter().flat_map(expand).collect();
+    let denied: BTreeSet<String> =
+        denied.into_iter().map(|group| group.trim_start_matches('~')).flat_map(expand).collect();
     for call in
         ["unshare", "sched_setaffinity", "io_uring_setup", "io_uring_enter", "bpf", "perf_event_open", "epoll_wait"]
     {
@@ -195,30 +204,47 @@ fn the_edge_may_make_the_calls_that_it_needs() {
 }
 
 /// The system calls of a group, groups within it included; a plain name is itself.
-fn expand(group: &str) -> Option<BTreeSet<String>> {
+fn expand(group: &str) -> BTreeSet<String> {
     if !group.starts_with('@') {
-        return Some(BTreeSet::from([group.to_owned()]));
+        return BTreeSet::from([group.to_owned()]);
     }
-    let output = tool("systemd-analyze", &["syscall-filter", "--no-pager", group], &[])?;
+    let output = tool("systemd-analyze", &["syscall-filter", "--no-pager", group], &[]);
     let text = said(&output);
     let members =
         text.lines().filter(|line| line.starts_with(' ')).map(str::trim).filter(|line| !line.starts_with('#'));
-    let mut calls = BTreeSet::new();
-    for member in members {
-        calls.extend(expand(member)?);
+    members.flat_map(expand).collect()
+}
+
+/// A root of its own for sysusers and tmpfiles, with the shipped files in it.
+struct OwnRoot(TempDir);
+
+impl OwnRoot {
+    fn new() -> Self {
+        let root = Self(TempDir::new().unwrap());
+        for (name, file) in [("users.conf", "push-appliance.sysusers"), ("files.conf", "push-appliance.tmpfiles")] {
+            fs::write(root.at(name), shipped(file)).unwrap();
+        }
+        root
     }
-    Some(calls)
+
+    fn at(&self, path: &str) -> String {
+        self.0.path().join(path).display().to_string()
+    }
+
+    /// Runs a tool on the file `name`.
+    fn run(&self, program: &str, option: &[&str], name: &str) -> Output {
+        let (root, file) = (format!("--root={}", self.0.path().display()), self.at(name));
+        tool(program, &[&[root.as_str()], option, &[file.as_str()]].concat(), &[])
+    }
 }
 
 #[test]
-fn users_and_directories_come_out_as_the_units_expect() {
-    let root = TempDir::new().unwrap();
-    let at = |path: &str| root.path().join(path).display().to_string();
-    for (name, file) in [("users.conf", "push-appliance.sysusers"), ("files.conf", "push-appliance.tmpfiles")] {
-        fs::write(at(name), shipped(file)).unwrap();
+fn the_units_users_are_among_those_that_are_made() {
+    if systemd("the_units_users_are_among_those_that_are_made").is_none() {
+        return;
     }
-    let root_option = format!("--root={}", root.path().display());
-    let Some(output) = tool("systemd-sysusers", &["--dry-run", &root_option, &at("users.conf")], &[]) else { return };
+    let root = OwnRoot::new();
+    let output = root.run("systemd-sysusers", &["--dry-run"], "users.conf");
     assert!(output.status.success(), "{}", said(&output));
     for unit in UNITS {
         let text = shipped(unit);
@@ -226,26 +252,29 @@ fn users_and_directories_come_out_as_the_units_expect() {
             assert!(said(&output).contains(&format!("'{user}'")), "{unit} runs as {user}, whom nobody makes");
         }
     }
-    fs::write(at("typo.conf"), shipped("push-appliance.sysusers").replace("u     push", "x     push")).unwrap();
-    let Some(typo) = tool("systemd-sysusers", &["--dry-run", &root_option, &at("typo.conf")], &[]) else { return };
+    fs::write(root.at("typo.conf"), shipped("push-appliance.sysusers").replace("u     push", "x     push")).unwrap();
+    let typo = root.run("systemd-sysusers", &["--dry-run"], "typo.conf");
     assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can make users and directories in a root of its own");
-        return;
-    }
-    make_for_real(root.path(), &root_option, &at);
 }
 
-/// In the temporary root: this version has no dry run for tmpfiles, and a real run says more.
-fn make_for_real(root: &Path, root_option: &str, at: &dyn Fn(&str) -> String) {
-    fs::create_dir_all(root.join("etc")).unwrap();
-    let Some(users) = tool("systemd-sysusers", &[root_option, &at("users.conf")], &[]) else { return };
+/// For real: this version has no dry run for tmpfiles, and a real run says more.
+#[test]
+fn directories_come_out_as_the_units_expect() {
+    const NAME: &str = "directories_come_out_as_the_units_expect";
+    let is_root = rustix::process::geteuid().is_root();
+    let root = is_root.then_some(()).ok_or_else(|| "only root can make users and directories".to_owned());
+    if or_skip(Kind::Kernel, NAME, root).is_none() || systemd(NAME).is_none() {
+        return;
+    }
+    let root = OwnRoot::new();
+    fs::create_dir_all(root.at("etc")).unwrap();
+    let users = root.run("systemd-sysusers", &[], "users.conf");
     assert!(users.status.success(), "{}", said(&users));
-    fs::create_dir_all(root.join("sys/fs/bpf")).unwrap();
-    let Some(files) = tool("systemd-tmpfiles", &[root_option, "--create", &at("files.conf")], &[]) else { return };
+    fs::create_dir_all(root.at("sys/fs/bpf")).unwrap();
+    let files = root.run("systemd-tmpfiles", &["--create"], "files.conf");
     assert!(files.status.success() && said(&files).is_empty(), "{}", said(&files));
     let of_user = |name: &str| -> u32 {
-        let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
+        let passwd = fs::read_to_string(root.at("etc/passwd")).unwrap();
         let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
         line.split(':').nth(2).unwrap().parse().unwrap()
     };
@@ -254,11 +283,11 @@ fn make_for_real(root: &Path, root_option: &str, at: &dyn Fn(&str) -> String) {
         ("sys/fs/bpf", 0o711, 0),
         ("sys/fs/bpf/push-appliance", 0o750, of_user("push-daemon")),
     ] {
-        let metadata = fs::metadata(root.join(path)).unwrap();
+        let metadata = fs::metadata(root.at(path)).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, user), "{path}");
     }
-    fs::write(at("typo.conf"), shipped("push-appliance.tmpfiles").replace("0750", "07x0")).unwrap();
-    let Some(typo) = tool("systemd-tmpfiles", &[root_option, "--create", &at("typo.conf")], &[]) else { return };
+    fs::write(root.at("typo.conf"), shipped("push-appliance.tmpfiles").replace("0750", "07x0")).unwrap();
+    let typo = root.run("systemd-tmpfiles", &["--create"], "typo.conf");
     assert!(!typo.status.success(), "a typo goes unseen: {}", said(&typo));
 }
 
@@ -276,7 +305,7 @@ fn unknown_keys(text: &str) -> Vec<String> {
 fn each_sysctl_key_exists() {
     let text = shipped("90-push-appliance.conf");
     if !Path::new("/proc/sys/net/core/somaxconn").exists() {
-        println!("skipped: /proc/sys/net is not readable here");
+        println!("skipped: each_sysctl_key_exists: /proc/sys/net is not readable here");
         return;
     }
     assert_eq!(unknown_keys(&text), Vec::<String>::new());

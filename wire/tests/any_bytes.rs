@@ -58,5 +58,5 @@ macro_rules! targets {
 }
 
 targets! {
-    goim_packet auth_body operations key websocket_handshake websocket_frames trunk_edge_frame trunk_tier_frame
+    goim_packet auth_body room operations key websocket_handshake websocket_frames trunk_edge_frame trunk_tier_frame
 }

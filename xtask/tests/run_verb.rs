@@ -196,7 +196,7 @@ fn without_the_kernel_plane_it_runs_on_loopback_and_leaves_nothing() {
 #[test]
 fn as_root_the_filter_guards_a_veth_pair_and_everything_goes_with_ctrl_c() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can make namespaces and attach the filter");
+        println!("skipped: `cargo xtask run` with the filter: only root can make namespaces and attach it");
         return;
     }
     let mounted_before = mounts();

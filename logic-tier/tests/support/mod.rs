@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// What takes longer than this does not happen.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -110,9 +112,7 @@ impl Daemon {
 
     /// Whether it ended well after SIGTERM.
     pub fn terminate(mut self) -> bool {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
-        assert!(sent.success());
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the child was not waited for");
         self.child.wait().expect("the child is ours").success()
     }
 }

@@ -120,6 +120,23 @@ impl Browser {
         }
     }
 
+    /// What is wider than the screen, by its tag and id. What an ancestor hides or scrolls does not count.
+    pub(crate) fn sticks_out(&self) -> Vec<String> {
+        let script = "
+            const screen = document.documentElement.clientWidth;
+            const isClipped = (element) => {
+                for (let at = element.parentElement; at && at !== document.body; at = at.parentElement) {
+                    if (getComputedStyle(at).overflowX !== 'visible') return true;
+                }
+                return false;
+            };
+            return [...document.querySelectorAll('body, body *')]
+                .filter((element) => element.getBoundingClientRect().right > screen + 1 && !isClipped(element))
+                .map((element) => `${element.tagName} ${element.id}`);";
+        let found = self.post("/execute/sync", &json!({ "script": script, "args": [] }));
+        serde_json::from_value(found).expect("the script gives strings")
+    }
+
     /// Warnings and errors on the page's console, with uncaught exceptions and requests that failed.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let entries = self.post("/se/log", &json!({ "type": "browser" }));

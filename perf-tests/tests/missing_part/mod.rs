@@ -8,7 +8,7 @@ use std::io::Write as _;
 pub(crate) enum Kind {
     /// Root, namespaces and the compiled eBPF object: `PUSH_REQUIRE_KERNEL=1`.
     Kernel,
-    /// Browser and third-party clients: `PUSH_REQUIRE_ALL=1`.
+    /// Browser, third-party clients, systemd's own tools: `PUSH_REQUIRE_ALL=1`.
     Peers,
 }
 

@@ -99,7 +99,9 @@ fn reason_of(error: ProgramError, interface: &Interface, mode: Mode) -> String {
                 interface.name
             )
         }
-        Some(libc::EPERM | libc::EACCES) => "not permitted: it needs root, or CAP_BPF and CAP_NET_ADMIN".into(),
+        Some(libc::EPERM | libc::EACCES) => {
+            "not permitted: it needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON".into()
+        }
         _ => format!("the kernel said: {error}"),
     }
 }

@@ -34,7 +34,7 @@ pub enum KernelError {
     },
 
     /// We may not.
-    #[error("not permitted to {doing}: it needs root, or CAP_BPF and CAP_NET_ADMIN")]
+    #[error("not permitted to {doing}: it needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     NotPermitted {
         /// What was being done.
         doing: String,

@@ -2,7 +2,7 @@
 //!
 //! The filter, its tables and its attachment are pinned under a bpffs directory, so they outlive every process of ours: the
 //! guard stays when the daemon dies, and `pushctl` edits the tables without it. All calls are synchronous and need root, or
-//! `CAP_BPF` and `CAP_NET_ADMIN`.
+//! `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`.
 //!
 //! It does not: mount bpffs, choose an attach mode on its own, judge packets (the object in `ebpf-programs` does), or know
 //! anything about connections.

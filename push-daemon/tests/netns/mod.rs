@@ -39,7 +39,9 @@ pub(crate) fn object() -> Option<PathBuf> {
         return Some(path);
     };
     assert!(env::var_os("PUSH_REQUIRE_KERNEL").is_none_or(|value| value != "1"), "required, and {missing}");
-    eprintln!("skipped: {missing}");
+    // The runner names a test's thread after it.
+    let thread = thread::current();
+    eprintln!("skipped: {}: {missing}", thread.name().unwrap_or("a test"));
     None
 }
 

@@ -1,9 +1,9 @@
-//! What clients say in goim's protocol: packets, auth bodies, lists of operations, keys.
+//! What clients say in goim's protocol: packets, auth bodies, names of rooms, lists of operations, keys.
 
 use wire::auth::{AuthBody, MAX_ACCEPTS, MAX_KEY_BYTES};
 use wire::goim::{HEADER_BYTES, MAX_BODY_BYTES, Packets, parse, parse_operations};
 use wire::key::{KEY_CHARS, KeySecret, Place};
-use wire::room::RoomId;
+use wire::room::{MAX_ROOM_BYTES, RoomId};
 use wire::trunk::Dialect;
 
 /// The bytes are a stream of packets.
@@ -70,6 +70,22 @@ pub fn auth_body(data: &[u8]) {
     };
     let again = AuthBody::parse(again.to_string().as_bytes(), "live").expect("what was read can be written");
     assert_eq!(again, body);
+}
+
+/// The bytes are the body of a packet that changes the room.
+pub fn room(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(room) = RoomId::parse(text) else {
+        // No two parts make what is no name as a whole.
+        for (at, separator) in text.match_indices("://") {
+            assert!(RoomId::new(&text[..at], &text[at + separator.len()..]).is_err(), "{text:?}, cut at {at}");
+        }
+        return;
+    };
+    assert_eq!(room.as_str(), text);
+    assert!(text.len() <= MAX_ROOM_BYTES && !text.contains(char::is_control));
+    assert!(!room.kind().is_empty() && !room.id().is_empty() && !room.kind().contains("://"));
+    assert_eq!(RoomId::new(room.kind(), room.id()), Ok(room));
 }
 
 /// The bytes are the body of a subscribe packet.

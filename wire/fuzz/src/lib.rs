@@ -16,7 +16,7 @@
 //!
 //! 9,000 bytes are enough to cross every limit that these parsers judge by content (a request's head has 8 KiB).
 //!
-//! The targets: `goim_packet`, `auth_body`, `operations`, `key`, `websocket_handshake`, `websocket_frames`,
+//! The targets: `goim_packet`, `auth_body`, `room`, `operations`, `key`, `websocket_handshake`, `websocket_frames`,
 //! `trunk_edge_frame`, `trunk_tier_frame`. New finds go to `fuzz/corpus`, which is not kept; a find that broke a rule
 //! goes to `fuzz/seeds` together with its repair, and is a regression test from then on.
 //!
@@ -26,6 +26,6 @@ mod client;
 mod trunk;
 mod websocket;
 
-pub use client::{auth_body, goim_packet, key, operations};
+pub use client::{auth_body, goim_packet, key, operations, room};
 pub use trunk::{trunk_edge_frame, trunk_tier_frame};
 pub use websocket::{websocket_frames, websocket_handshake};

@@ -6,5 +6,5 @@
 
 pub(crate) mod appliance;
 mod forward;
-mod network;
+pub(crate) mod network;
 mod process;

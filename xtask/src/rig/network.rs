@@ -103,12 +103,13 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
 
 /// `ip netns` mounts its directory on itself when it is first used; dropping this undoes that, if it was not so before
 /// and nobody else's namespaces are there.
-struct NamespaceDirectory {
+pub(crate) struct NamespaceDirectory {
     was_mounted: bool,
 }
 
 impl NamespaceDirectory {
-    fn note() -> Result<Self, String> {
+    /// Remembers how it is now.
+    pub(crate) fn note() -> Result<Self, String> {
         Ok(Self { was_mounted: is_mounted(NAMESPACES, None)? })
     }
 }
