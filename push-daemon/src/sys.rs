@@ -4,7 +4,7 @@
 #![allow(unsafe_code)] // Calls that act on a whole descriptor table, or take an address; see each block.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use socket2::Socket;
 
@@ -58,6 +58,18 @@ pub(crate) fn defer_accept(listener: &Socket, seconds: libc::c_int) -> io::Resul
             length,
         )
     })
+}
+
+/// Bytes that the socket has taken and the peer has not acknowledged.
+///
+/// # Errors
+/// The socket is none, or does not know.
+pub(crate) fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` at the address (tcp(7), SIOCOUTQ, which is TIOCOUTQ), and `bytes` is one that
+    // outlives the call; the descriptor is borrowed for its time.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes.unsigned_abs())
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

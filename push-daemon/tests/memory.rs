@@ -62,7 +62,7 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-fn start(desk: NewsDesk, presence: &Presence) -> (Running, (SocketAddr, SocketAddr)) {
+fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
     let Config { shard, limits, bilibili, .. } = Config::default();
     let settings = ShardSettings {
         id: 0,
@@ -84,7 +84,7 @@ fn start(desk: NewsDesk, presence: &Presence) -> (Running, (SocketAddr, SocketAd
         bilibili_room_type: bilibili.room_type.into(),
         limits,
     };
-    let (running, (tcp, websocket)) = spawn(settings, desk, presence).unwrap();
+    let (running, (tcp, websocket)) = spawn(settings, desk, &Presence::new(1, CLIENTS)).unwrap();
     (running, (tcp[0], websocket[0]))
 }
 
@@ -140,10 +140,10 @@ fn hear_answer(client: &mut TcpStream, websocket: bool) {
     assert_eq!(answer[length - HEADER_BYTES..][8..12], op::AUTH_REPLY.to_be_bytes());
 }
 
-fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut NewsIntake, presence: &Presence) -> i64 {
+fn bytes_per_client(shape: &Shape, desk: &NewsDesk, news: &mut NewsIntake) -> i64 {
     let mut clients: Vec<TcpStream> = Vec::with_capacity(CLIENTS as usize);
     let before = Heap::of_all();
-    let (running, (tcp, websocket)) = start(desk.clone(), presence);
+    let (running, (tcp, websocket)) = start(desk.clone());
     let to = if shape.websocket { websocket } else { tcp };
     for number in 0..CLIENTS {
         clients.push(connect(to, shape, number));
@@ -183,11 +183,10 @@ fn an_idle_connection_costs_little_memory() {
         println!("skipped: {CLIENTS} connections need more descriptors than {limit:?}");
         return;
     }
-    // One of each for all, as in an edge of many shards: their memory is there before and after.
-    let presence = Presence::new(1, CLIENTS);
+    // One desk for all: its memory is there before and after.
     let (desk, mut news) = NewsDesk::open(2 * CLIENTS as usize).unwrap();
     for shape in &SHAPES {
-        let bytes = bytes_per_client(shape, &desk, &mut news, &presence);
+        let bytes = bytes_per_client(shape, &desk, &mut news);
         println!("{}: {bytes} bytes", shape.name);
         assert!(bytes <= shape.bound, "{}: {bytes} bytes a client, over {}", shape.name, shape.bound);
     }

@@ -13,6 +13,7 @@ use super::Shard;
 use super::conn::Phase;
 use super::egress::Debt;
 use super::reason::CloseReason;
+use crate::sys::unacknowledged_bytes;
 
 /// How often the sweep goes on.
 pub(crate) const TICK_MS: u32 = 100;
@@ -104,8 +105,12 @@ impl Shard {
         let old = self.debts.iter().filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
         let old: Vec<u32> = old.map(|debt| debt.slot).collect();
         for slot in old {
-            // A kernel that is short of memory may say no more than that the socket is full, and make no event later.
-            self.pay(slot);
+            // A kernel that is short of memory may say no more than that the socket is full, and make no event later. A
+            // slow client's socket holds bytes that the client has not read.
+            let socket = self.connections.get(slot).and_then(|conn| conn.socket.as_ref());
+            if socket.is_some_and(|socket| matches!(unacknowledged_bytes(socket), Ok(0))) {
+                self.pay(slot);
+            }
             let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
             if debt.and_then(Debt::since).is_some_and(|since| now.since(since) >= limit) {
                 self.part(slot, CloseReason::DebtAge, None);

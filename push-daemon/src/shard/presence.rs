@@ -9,7 +9,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// Buckets for each connection that a shard may hold. If all of a shard's clients are in rooms of their own, which is the
@@ -19,8 +19,8 @@ const BUCKETS_PER_CONNECTION: usize = 2;
 /// Fewest buckets.
 const MIN_BUCKETS: usize = 1 << 10;
 
-/// Bits of a word.
-const WORD_BITS: usize = 64;
+/// Bits of a word: as short as can be, so that an edge of few shards does not pay for many.
+const WORD_BITS: usize = 8;
 
 /// What all shards and the hub share.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ struct Shared {
     /// Words of one bucket.
     width: usize,
     /// `width` words for each bucket. Bounded by the number of shards.
-    words: Box<[AtomicU64]>,
+    words: Box<[AtomicU8]>,
 }
 
 /// One shard's side.
@@ -52,7 +52,7 @@ impl Presence {
     pub fn new(shards: usize, capacity: u32) -> Self {
         let buckets = (BUCKETS_PER_CONNECTION * capacity as usize).next_power_of_two().max(MIN_BUCKETS);
         let width = shards.div_ceil(WORD_BITS).max(1);
-        let words = (0..buckets * width).map(|_| AtomicU64::new(0)).collect();
+        let words = (0..buckets * width).map(|_| AtomicU8::new(0)).collect();
         Self { shared: Arc::new(Shared { hasher: RandomState::new(), buckets, width, words }) }
     }
 
@@ -105,11 +105,11 @@ impl OwnPresence {
         }
     }
 
-    fn word(&self, bucket: usize) -> &AtomicU64 {
+    fn word(&self, bucket: usize) -> &AtomicU8 {
         &self.shared.words[bucket * self.shared.width + self.shard / WORD_BITS]
     }
 
-    fn bit(&self) -> u64 {
+    fn bit(&self) -> u8 {
         1 << (self.shard % WORD_BITS)
     }
 }
