@@ -243,7 +243,7 @@ fn clients_are_told_where_to_connect() {
     let mut edge = Edge::connect(daemon.trunk, hello("edge-1", 1));
     assert_eq!(weighted("web")["data"]["nodes"], serde_json::json!(["edge-1.example"]));
     let android = weighted("android");
-    assert_eq!(android["data"]["nodes"], serde_json::json!(["192.0.2.1"]));
+    assert_eq!(android["data"]["nodes"], serde_json::json!(["127.0.0.1"]));
     assert_eq!((&android["data"]["tcp_port"], &android["data"]["ws_port"]), (&3101.into(), &3102.into()));
     assert_eq!(android["data"].get("wss_port"), None, "Protobuf's JSON in Go leaves zeros out");
     assert_eq!((&android["data"]["heartbeat"], &android["data"]["heartbeat_max"]), (&240.into(), &2.into()));
@@ -255,7 +255,7 @@ fn clients_are_told_where_to_connect() {
     assert_eq!((&instance["hostname"], &instance["appid"]), (&"edge-1.example".into(), &"goim.comet".into()));
     assert_eq!(
         instance["metadata"],
-        serde_json::json!({"addrs": "192.0.2.1", "conn_count": "5", "offline": "true", "weight": "10"})
+        serde_json::json!({"addrs": "127.0.0.1", "conn_count": "5", "offline": "true", "weight": "10"})
     );
     drop(edge);
     eventually("no instance", || publisher.get("/goim/nodes/instances").body.contains(r#""data":[]"#).then_some(()));

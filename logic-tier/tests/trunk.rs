@@ -110,6 +110,26 @@ fn a_line_that_falls_silent_is_dead() {
 }
 
 #[test]
+fn an_edge_that_the_world_reaches_is_not_welcome_while_admission_is_open() {
+    let world = || {
+        let mut hello = hello("edge-1", 1);
+        let address = hello.address.as_mut().expect("the test's hello has an address");
+        address.addresses.push("0.0.0.0".to_owned());
+        hello
+    };
+    let (_directory, daemon, publisher) = start("", "");
+    match Edge::try_connect(daemon.trunk, world()) {
+        Err(Some(tier_frame::Body::Refused(refused))) => {
+            assert!(refused.reason.contains("at 0.0.0.0: set [admission]"))
+        }
+        _ => panic!("anybody could get in there"),
+    }
+    eventually("counted", || (ends(&publisher, "refused") == 1).then_some(()));
+    let (_directory, daemon, _publisher) = start("", "[admission]\nallow_open = true\n");
+    Edge::connect(daemon.trunk, world());
+}
+
+#[test]
 fn lines_have_a_number_that_is_not_passed() {
     let (_directory, daemon, publisher) = start("max_lines = 3\nmax_lines_per_edge = 2", "");
     let _a = Edge::connect(daemon.trunk, hello("edge-1", 1));

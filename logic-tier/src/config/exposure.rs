@@ -6,6 +6,13 @@ use settings::{Secret, SettingsError, Source};
 
 use super::{AdmissionMode, Config};
 
+impl Config {
+    /// Admission is open, and nobody has said that other hosts may come in all the same.
+    pub fn is_closed_to_others(&self) -> bool {
+        self.admission.mode == AdmissionMode::Open && !self.admission.allow_open
+    }
+}
+
 /// An address that is not loopback needs admission and secrets, or the operator's word that it shall do without.
 pub(super) fn check(config: &Config, source: &Source) -> Result<(), SettingsError> {
     if let Some(empty) = config.http.api_keys.iter().position(Secret::is_empty) {
@@ -15,8 +22,8 @@ pub(super) fn check(config: &Config, source: &Source) -> Result<(), SettingsErro
     if config.admission.allow_open {
         return Ok(());
     }
-    let open = (config.admission.mode == AdmissionMode::Open)
-        .then_some("admission is open (set [admission] mode = \"token\" and a secret)");
+    let open =
+        config.is_closed_to_others().then_some("admission is open (set [admission] mode = \"token\" and a secret)");
     let http = [config.http.api_keys.is_empty().then_some("publishers need no key (set [http] api_keys)"), open];
     let trunk = [config.trunk.secret.is_empty().then_some("edges need no secret (set [trunk] secret)"), open];
     for (section, listen, reasons) in [("http", config.http.listen, http), ("trunk", config.trunk.listen, trunk)] {

@@ -1,9 +1,11 @@
 //! Who comes in: what `Hello` has to say, and where the line goes on.
 
-use settings::Secret;
-use wire::trunk::{EdgeFrame, Hello, PROTOCOL, Position, edge_frame};
+use std::net::IpAddr;
+
+use wire::trunk::{EdgeFrame, Hello, NodeAddress, PROTOCOL, Position, edge_frame};
 
 use crate::bus::Span;
+use crate::config::Config;
 
 /// Longest name of an edge, in bytes. It stands in logs and in the bus.
 const MAX_EDGE_BYTES: usize = 128;
@@ -16,7 +18,8 @@ const MAX_ADDRESS_BYTES: usize = 256;
 ///
 /// # Errors
 /// A reason that the edge's operator can act on.
-pub(super) fn judge(frame: EdgeFrame, secret: &Secret) -> Result<Hello, String> {
+pub(super) fn judge(frame: EdgeFrame, config: &Config) -> Result<Hello, String> {
+    let secret = &config.trunk.secret;
     let Some(edge_frame::Body::Hello(hello)) = frame.body else {
         return Err("the first message of a line has to be Hello".to_owned());
     };
@@ -43,8 +46,20 @@ pub(super) fn judge(frame: EdgeFrame, secret: &Secret) -> Result<Hello, String> 
                 "the edge's address has more than {MAX_ADDRESSES} addresses or a text above {MAX_ADDRESS_BYTES} bytes"
             ));
         }
+        if let Some(open) = open_to_others(address).filter(|_| config.is_closed_to_others()) {
+            return Err(format!(
+                "admission is open, and clients on other hosts can reach this edge at {open}: set [admission] mode = \"token\" \
+                 and a secret on the tier, or [admission] allow_open = true if that is meant"
+            ));
+        }
     }
     Ok(hello)
+}
+
+/// The first address of an edge at which clients of other hosts reach it. A name may lead anywhere.
+fn open_to_others(address: &NodeAddress) -> Option<&str> {
+    let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+    address.addresses.iter().map(String::as_str).find(|text| !is_loopback(text))
 }
 
 /// Where the line goes on, by partition: where the edge is, when it is a place in this bus; else the tail.
@@ -70,6 +85,34 @@ pub(super) fn positions(cursors: &[u64]) -> Vec<Position> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AdmissionMode;
+
+    #[test]
+    fn an_edge_that_the_world_reaches_needs_admission_or_the_operators_word() {
+        let open = Config::default();
+        let mut allowed = Config::default();
+        allowed.admission.allow_open = true;
+        let mut token = Config::default();
+        token.admission.mode = AdmissionMode::Token;
+        for (addresses, config, expected) in [
+            (vec![], &open, None),
+            (vec!["127.0.0.1", "::1", "::ffff:127.0.0.1"], &open, None),
+            (vec!["127.0.0.1", "0.0.0.0"], &open, Some("at 0.0.0.0:")),
+            (vec!["::"], &open, Some("at :::")),
+            (vec!["edge-1.example"], &open, Some("at edge-1.example:")),
+            (vec!["203.0.113.9"], &allowed, None),
+            (vec!["203.0.113.9"], &token, None),
+        ] {
+            let addresses: Vec<String> = addresses.into_iter().map(str::to_owned).collect();
+            let address = Some(NodeAddress { addresses: addresses.clone(), ..NodeAddress::default() });
+            let hello = Hello { protocol: PROTOCOL, edge: "edge-1".to_owned(), address, ..Hello::default() };
+            let judged = judge(EdgeFrame { body: Some(edge_frame::Body::Hello(hello)) }, config);
+            match expected {
+                None => assert!(judged.is_ok(), "{addresses:?}: {judged:?}"),
+                Some(words) => assert!(judged.as_ref().is_err_and(|why| why.contains(words)), "{judged:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_line_goes_on_where_the_edge_is_or_at_the_tail() {

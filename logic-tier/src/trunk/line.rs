@@ -73,7 +73,7 @@ pub(super) async fn serve(
         Ok(Err(LineEnd::Silent)) | Err(_) => return LineEnd::NoHello,
         Ok(Err(end)) => return end,
     };
-    let entered = match hello::judge(frame, &trunk.config.trunk.secret) {
+    let entered = match hello::judge(frame, &trunk.config) {
         Ok(hello) => enter(&trunk, hello, &stop).await,
         Err(reason) => Err(reason),
     };

@@ -88,7 +88,7 @@ pub fn hello(edge: &str, incarnation: u64) -> Hello {
         node: edge.bytes().last().map_or(0, u32::from),
         address: Some(NodeAddress {
             hostname: format!("{edge}.example"),
-            addresses: vec!["192.0.2.1".to_owned()],
+            addresses: vec!["127.0.0.1".to_owned()],
             tcp_port: 3101,
             ws_port: 3102,
             weight: 10,

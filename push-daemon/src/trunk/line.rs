@@ -41,8 +41,13 @@ pub(crate) enum LineEvent {
     Up(Welcome, LineSender),
     /// What the tier sent, in order: the frames that one read has completed. Never empty.
     Frames(Vec<tier_frame::Body>),
-    /// Ended; the reason is for the log.
-    Down(String),
+    /// Ended, or did not open.
+    Down {
+        /// For the log.
+        reason: String,
+        /// The tier will not have this edge, which somebody has to mend.
+        refused: bool,
+    },
 }
 
 /// A way to send to the tier over one line.
@@ -109,7 +114,8 @@ pub(crate) async fn run(
             LineError::Stopping => return,
             error => error,
         };
-        if events.send((index, LineEvent::Down(error.to_string()))).await.is_err() {
+        let down = LineEvent::Down { reason: error.to_string(), refused: matches!(error, LineError::Refused(_)) };
+        if events.send((index, down)).await.is_err() {
             return;
         }
         if welcomed {

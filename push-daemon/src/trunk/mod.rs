@@ -201,9 +201,9 @@ impl Hub {
                     self.frame(index, body).await;
                 }
             }
-            LineEvent::Down(reason) => {
+            LineEvent::Down { reason, refused } => {
                 let was_up = line_status.up.swap(false, Relaxed);
-                if was_up {
+                if was_up || refused {
                     tracing::warn!(line = %line_status.name, %reason, "line is down");
                 } else {
                     tracing::debug!(line = %line_status.name, %reason, "line does not open");

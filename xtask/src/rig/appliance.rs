@@ -94,7 +94,7 @@ impl Appliance {
         let kernel = plan.object.map(|_| KernelSide::build(plan.prefix, binaries)).transpose()?;
         let network = kernel.as_ref().map(|kernel| &kernel.network);
         let tier_config = directory.join("logic-tier.toml");
-        write(&tier_config, &tier_settings(directory, ports))?;
+        write(&tier_config, &tier_settings(directory, ports, network.is_some()))?;
         let edge_config = directory.join("push-daemon.toml");
         write(&edge_config, &edge_settings(plan, network.zip(plan.object)))?;
 
@@ -139,10 +139,12 @@ pub(crate) fn pin_root(prefix: &str) -> PathBuf {
     Path::new("/sys/fs/bpf").join(format!("{prefix}-appliance"))
 }
 
-fn tier_settings(directory: &Path, ports: &Ports) -> String {
+/// An edge in a namespace has an address that is not loopback, though nobody outside this host reaches it.
+fn tier_settings(directory: &Path, ports: &Ports, in_a_namespace: bool) -> String {
     let Ports { publisher, trunk, .. } = ports;
     format!(
-        "[http]\nlisten = \"127.0.0.1:{publisher}\"\n\n[trunk]\nlisten = \"127.0.0.1:{trunk}\"\n\n[bus]\ndirectory = {:?}\n",
+        "[http]\nlisten = \"127.0.0.1:{publisher}\"\n\n[trunk]\nlisten = \"127.0.0.1:{trunk}\"\n\n[bus]\ndirectory = {:?}\n\n\
+         [admission]\nallow_open = {in_a_namespace}\n",
         directory.join("bus").display().to_string()
     )
 }

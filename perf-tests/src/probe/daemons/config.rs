@@ -30,7 +30,7 @@ count = 2
 }
 
 pub(super) fn logic_tier(addresses: &Addresses, directory: &Path, over: &str) -> Result<String, DaemonError> {
-    let Addresses { http, trunk, .. } = addresses;
+    let Addresses { tcp, http, trunk, .. } = addresses;
     let plain = format!(
         r#"
 [http]
@@ -41,7 +41,9 @@ listen = "{trunk}"
 directory = "{bus}"
 [admission]
 mode = "open"
+allow_open = {in_a_namespace}
 "#,
+        in_a_namespace = !tcp.ip().is_loopback(),
         bus = directory.join("bus").display()
     );
     lay_over("logic-tier", &plain, over)
