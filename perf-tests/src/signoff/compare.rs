@@ -148,6 +148,9 @@ fn warnings(a: &Report, b: &Report) -> Vec<String> {
         if report.interrupted {
             warnings.push(format!("the {which} was interrupted"));
         }
+        if report.profile.repeats.get() == 1 {
+            warnings.push(format!("the {which} has one repeat, so that its noise is guessed"));
+        }
     }
     warnings
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::progress::Progress;
 use super::report::PhaseRun;
 use super::series::{Point, Series};
-use super::site::{EdgeFigures, Site};
+use super::site::{DaemonFigures, Site};
 use crate::load::stamp::monotonic_ns;
 use crate::load::watch::{View, Watch};
 use crate::meter::{Meter, Sample};
@@ -35,7 +35,7 @@ struct State {
     progress: Progress,
     troubles: Vec<String>,
     /// Asked for what it owes at every point, while that is wanted; and the most that it said.
-    debtor: Option<EdgeFigures>,
+    debtor: Option<DaemonFigures>,
     most_owed_bytes: f64,
 }
 
@@ -79,7 +79,7 @@ impl Recorder {
     }
 
     /// Asks the edge at every point what it owes to clients, from now on.
-    pub(super) fn watch_debts(&self, edge: &EdgeFigures) {
+    pub(super) fn watch_debts(&self, edge: &DaemonFigures) {
         let mut state = self.0.borrow_mut();
         (state.debtor, state.most_owed_bytes) = (Some(edge.clone()), 0.0);
     }

@@ -30,8 +30,8 @@ pub enum SiteError {
     /// They did not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// The edge does not say its figures.
-    #[error("cannot read the edge's figures from {url}: {source}")]
+    /// A daemon does not say its figures.
+    #[error("cannot read a daemon's figures from {url}: {source}")]
     Figures {
         /// What was asked.
         url: String,
@@ -48,25 +48,25 @@ pub enum SiteError {
     },
 }
 
-/// Where an edge says its figures.
+/// Where a daemon says its figures.
 #[derive(Clone)]
-pub(super) struct EdgeFigures {
-    admin: SocketAddr,
+pub(super) struct DaemonFigures {
+    at: SocketAddr,
     agent: Agent,
 }
 
-impl EdgeFigures {
-    fn of(admin: SocketAddr) -> Self {
-        Self { admin, agent: Agent::config_builder().timeout_global(Some(FIGURES_WITHIN)).build().into() }
+impl DaemonFigures {
+    fn of(at: SocketAddr) -> Self {
+        Self { at, agent: Agent::config_builder().timeout_global(Some(FIGURES_WITHIN)).build().into() }
     }
 
-    /// The edge's counters and gauges, each summed over shards and reasons.
+    /// Its counters and gauges, each summed over shards and reasons.
     pub(super) fn read(&self) -> Result<BTreeMap<String, f64>, SiteError> {
         Ok(summed(&self.get("metrics")?))
     }
 
     fn get(&self, path: &str) -> Result<String, SiteError> {
-        let url = format!("http://{}/{path}", self.admin);
+        let url = format!("http://{}/{path}", self.at);
         let answer = self.agent.get(&url).call().and_then(|answer| answer.into_body().read_to_string());
         answer.map_err(|source| SiteError::Figures { url, source: Box::new(source) })
     }
@@ -78,7 +78,8 @@ pub(super) struct Site {
     stack: Option<Stack>,
     tcp: SocketAddr,
     websocket: SocketAddr,
-    pub(super) edge: EdgeFigures,
+    pub(super) edge: DaemonFigures,
+    pub(super) tier: DaemonFigures,
     pub(super) http: SocketAddr,
     /// Processes by name, as a meter wants them.
     pub(super) processes: BTreeMap<String, u32>,
@@ -98,7 +99,8 @@ impl Site {
                 stack: None,
                 tcp: target.tcp,
                 websocket: target.websocket,
-                edge: EdgeFigures::of(target.admin),
+                edge: DaemonFigures::of(target.admin),
+                tier: DaemonFigures::of(target.http),
                 http: target.http,
                 processes,
                 api_key: target.api_key.clone(),
@@ -119,7 +121,8 @@ impl Site {
         Ok(Self {
             tcp: addresses.tcp,
             websocket: addresses.websocket,
-            edge: EdgeFigures::of(addresses.admin),
+            edge: DaemonFigures::of(addresses.admin),
+            tier: DaemonFigures::of(addresses.http),
             http: addresses.http,
             processes: pids.into_iter().filter_map(|(name, pid)| Some((name.to_owned(), pid?))).collect(),
             stack: Some(stack),

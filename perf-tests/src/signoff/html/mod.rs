@@ -69,10 +69,13 @@ fn head(out: &mut String, report: &Report) {
     let _ = write!(out, "<p>{sentence}.</p>\n</section>\n");
     let _ = writeln!(
         out,
-        "<p class=\"soft small\">{} clients on {}, {} repeats, {} on {}, in {}.</p>",
+        "<p class=\"soft small\">{} clients on {}, {}, {} on {}, in {}.</p>",
         words::grouped(profile.clients.count.get()),
         words::transport(profile.clients.transport),
-        profile.repeats.get(),
+        match profile.repeats.get() {
+            1 => "one repeat".to_owned(),
+            repeats => format!("{repeats} repeats"),
+        },
         date(report.began_unix_s),
         Escaped(&report.machine.cpu),
         duration(report.seconds)
@@ -219,7 +222,11 @@ mod tests {
         assert!(places[0] < places[2] && places[1] < places[2]);
         let budget = &page[..page.find("<h2>Over time").unwrap()];
         for verdict in &report.verdicts {
-            assert!(budget.contains(&format!("<code>{}</code>", verdict.figure)), "{}", verdict.figure);
+            assert!(
+                budget.contains(&format!("<code>{}</code>", verdict.figure.replace('.', ".<wbr/>"))),
+                "{}",
+                verdict.figure
+            );
         }
         assert!(
             budget.contains("4 of 6 rows of the budget hold; 1 failed; 1 not measured, which counts as failed"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::words::{self, Escaped, with_unit};
+use super::words::{self, Escaped, Name, with_unit};
 use crate::signoff::figures::{CATALOGUE, Values, describe};
 use crate::signoff::judge::Verdict;
 use crate::signoff::plot::short;
@@ -30,7 +30,7 @@ pub(super) fn budget(out: &mut String, report: &Report) {
         let (of_name, of_value) = match &verdict.limit.of {
             None => (String::new(), String::new()),
             Some(of) => (
-                format!(" <span class=\"small soft\"><code>{}</code></span>", Escaped(of)),
+                format!(" <span class=\"small soft\"><code>{}</code></span>", Name(of)),
                 verdict.of_value.map_or("not measured".to_owned(), |value| with_unit(value, unit)),
             ),
         };
@@ -42,7 +42,7 @@ pub(super) fn budget(out: &mut String, report: &Report) {
              <td class=\"n\" data-name=\"Measured\">{measured}</td><td class=\"n\" data-name=\"Compared with\">{of_value}{of_name}</td>\
              <td class=\"n\" data-name=\"Ratio\">{ratio}</td><td class=\"n\" data-name=\"Budget\">{}{}</td>\
              <td><span class=\"tag {class}\">{word}</span></td></tr>",
-            Escaped(&verdict.figure),
+            Name(&verdict.figure),
             // The same figure of another phase means the same.
             Escaped(known.filter(|known| explained.insert(known.name)).map_or("", |known| known.meaning)),
             limit(&verdict.limit, unit),

@@ -28,6 +28,19 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// A full name, which may be broken into lines behind its dots.
+pub(super) struct Name<'a>(pub(super) &'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.0.split('.').enumerate() {
+            f.write_str(if index > 0 { ".<wbr/>" } else { "" })?;
+            write!(f, "{}", Escaped(part))?;
+        }
+        Ok(())
+    }
+}
+
 /// The whole report in two or three words.
 pub(super) fn verdict(report: &Report) -> &'static str {
     match () {
@@ -103,6 +116,7 @@ mod tests {
     fn texts() {
         for (found, expected) in [
             (Escaped("a<b> & \"c\"\u{1}").to_string(), "a&lt;b&gt; &amp; &quot;c&quot;\u{fffd}"),
+            (Name("floor.a.b_us").to_string(), "floor.<wbr/>a.<wbr/>b_us"),
             (grouped(1_000_000), "1,000,000"),
             (grouped(999), "999"),
             (with_unit(0.0123, "of a core"), "1.23 % of a core"),

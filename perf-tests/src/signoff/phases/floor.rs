@@ -77,6 +77,7 @@ fn pattern(phase: &Phase) -> (Pattern, Duration) {
     let per_second = all_rooms / rooms;
     match phase.kind {
         Kind::Connect => (Pattern::Accept, Duration::ZERO),
+        // Also where an edge has a backlog: it too has always more to send.
         _ if per_second == 0.0 => (Pattern::FLAT_OUT, FLAT_OUT),
         _ => {
             let merged = (per_second * phase.merge_ms.get() as f64 / 1000.0).floor().max(1.0);
@@ -99,6 +100,9 @@ fn record(phase: &str, kind: Kind, found: &FloorFigures, figures: &mut Figures) 
         ("writes_per_second_per_core", found.writes_per_cpu_second),
     ] {
         figures.record(phase, figure, value);
+    }
+    if kind == Kind::Backlog {
+        return;
     }
     for (middle, high, times) in [
         ("delay_p50_ms", "delay_p99_ms", &found.delay_us),
@@ -130,6 +134,7 @@ mod tests {
             ),
             ("kind = \"broadcast\"\nper_second = 80\nmessages = 80\nrooms = 2", Pattern::FORTY_AS_THEY_COME, 1.0),
             ("kind = \"broadcast\"\nper_second = 0\nmessages = 80", Pattern::FLAT_OUT, 3.0),
+            ("kind = \"backlog\"\nmessages = 80", Pattern::FLAT_OUT, 3.0),
         ];
         for (text, expected, seconds) in rows {
             let text = format!("name = \"x\"\nclients.count = 10\n[[phase]]\nname = \"a\"\n{text}\n");

@@ -15,6 +15,7 @@ impl Kind {
             Self::Connect => (0, &["floor"]),
             Self::Idle => (1, &["seconds"]),
             Self::Broadcast => (2, &["messages", "per_second", "merge_ms", "floor", "message_bytes", "abreast"]),
+            Self::Backlog => (1, &["messages", "floor", "message_bytes"]),
             Self::Push => (3, &["by", "messages", "per_second", "message_bytes"]),
             Self::Churn | Self::Slow | Self::Storm => (3, &["share", "messages", "per_second", "message_bytes"]),
             Self::Soak => (2, &["seconds", "per_second", "message_bytes"]),
@@ -57,6 +58,11 @@ impl Profile {
                 "target",
                 self.target.is_none() || self.daemons == Daemons::default(),
                 "running daemons have their settings: leave out [daemons] or [target]",
+            ),
+            (
+                "target",
+                self.target.is_none() || self.phases.iter().all(|phase| phase.kind != Kind::Backlog),
+                "a phase of kind backlog stops the edge for a moment, which is not done to one that runs for others",
             ),
         ];
         match rows.into_iter().find(|(_, holds, _)| !holds) {

@@ -166,6 +166,8 @@ pub enum Kind {
     Idle,
     /// Messages to rooms, at a rate or as fast as they are taken.
     Broadcast,
+    /// The edge is stopped while messages are published, and goes on with all of them at once.
+    Backlog,
     /// Messages to single clients.
     Push,
     /// Clients leave and come back while messages are published.
