@@ -114,7 +114,8 @@ fn admit_one(news: &mut NewsIntake, running: &Running) {
         };
         let News::Auth { place, body, .. } = told else { continue };
         let room = body.room.map(|room| room.as_str().into());
-        let admitted = Admitted { mid: body.mid, key: None, room, accepts: body.accepts, rooms: None };
+        let admitted =
+            Admitted { mid: body.mid, key: None, room, accepts: body.accepts, rooms: None, address: String::new() };
         let mut order = Order::Admitted(place, Box::new(admitted));
         while let Err(full) = running.handle.queue(order) {
             running.handle.wake();

@@ -124,7 +124,14 @@ impl ByHand {
     /// Admission lets a client in.
     pub(crate) fn grant(&mut self, place: Place) {
         let rooms = None;
-        let grant = Admitted { mid: 0, key: None, room: Some("live://1".into()), accepts: vec![1000], rooms };
+        let grant = Admitted {
+            mid: 0,
+            key: None,
+            room: Some("live://1".into()),
+            accepts: vec![1000],
+            rooms,
+            address: String::new(),
+        };
         self.order(Order::Admitted(place, Box::new(grant)));
     }
 

@@ -19,7 +19,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::conn::{Conn, NONE, Phase};
 use super::reason::CloseReason;
-use super::send::{Outcome, Outgoing, RING_ENTRIES, offer};
+use super::send::{Outcome, Outgoing, Piece, RING_ENTRIES, offer};
 use crate::block::{Block, View};
 
 /// Entries of a debt that are kept allocated for its next user.
@@ -112,7 +112,7 @@ impl Shard {
     /// Puts sends of `block` to the connections in `slots` into the slice, to go with those of other blocks. No slot may
     /// stand twice in a slice.
     pub(crate) fn gather(&mut self, slots: &[u32], block: &Block) {
-        let number = self.slice_blocks.len() as u32;
+        let number = self.pieces.blocks.len() as u32;
         let mut is_sent = false;
         for slot in slots {
             let Some(conn) = self.connections.get(*slot).filter(|conn| conn.phase == Phase::Joined) else { continue };
@@ -121,12 +121,12 @@ impl Shard {
                 self.delivered(*slot, block, view, 0);
             } else if let Some(socket) = &conn.socket {
                 is_sent = true;
-                let (socket, outcome) = (socket.as_raw_fd(), Outcome::Broken);
-                self.outgoing.push(Outgoing { slot: *slot, socket, block: number, view, outcome });
+                let (socket, piece) = (socket.as_raw_fd(), Piece::Block(number, view));
+                self.outgoing.push(Outgoing { slot: *slot, socket, piece, outcome: Outcome::Broken });
             }
         }
         if is_sent {
-            self.slice_blocks.push(block.clone());
+            self.pieces.blocks.push(block.clone());
         }
         if self.outgoing.len() >= RING_ENTRIES as usize {
             self.send_gathered();
@@ -139,25 +139,31 @@ impl Shard {
             return;
         }
         let mut slice = std::mem::take(&mut self.outgoing);
-        let mut blocks = std::mem::take(&mut self.slice_blocks);
-        match self.outlet.run(&blocks, &mut slice) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        match self.outlet.run(&pieces, &mut slice) {
             Ok(calls) => self.counters.send_calls_total.add(calls),
             Err(error) => self.broken = Some(error),
         }
-        self.counters.sends_total.add(slice.len() as u64);
-        for outgoing in slice.drain(..) {
-            let block = &blocks[outgoing.block as usize];
-            match outgoing.outcome {
-                Outcome::Taken(sent) => self.delivered(outgoing.slot, block, outgoing.view, sent),
-                Outcome::NoMemory => {
-                    self.delivered(outgoing.slot, block, outgoing.view, 0);
-                    self.try_again(outgoing.slot);
-                }
-                Outcome::Broken => self.close_later(outgoing.slot, CloseReason::PeerReset),
+        for Outgoing { slot, piece, outcome, .. } in slice.drain(..) {
+            match piece {
+                Piece::Block(number, view) => self.block_sent(slot, &pieces.blocks[number as usize], view, outcome),
+                Piece::Answer(..) => self.control_sent(slot, pieces.bytes(piece), outcome),
             }
         }
-        blocks.clear();
-        (self.outgoing, self.slice_blocks) = (slice, blocks);
+        pieces.clear();
+        (self.outgoing, self.pieces) = (slice, pieces);
+    }
+
+    fn block_sent(&mut self, slot: u32, block: &Block, view: View, outcome: Outcome) {
+        self.counters.sends_total.add(1);
+        match outcome {
+            Outcome::Taken(sent) => self.delivered(slot, block, view, sent),
+            Outcome::NoMemory => {
+                self.delivered(slot, block, view, 0);
+                self.try_again(slot);
+            }
+            Outcome::Broken => self.close_later(slot, CloseReason::PeerReset),
+        }
     }
 
     /// Counts a block as delivered, and owes what the socket did not take of it.
@@ -175,20 +181,45 @@ impl Shard {
 
     /// Sends a packet of our own making to the connection in `slot`, ahead of data that it is owed.
     pub(crate) fn reply(&mut self, slot: u32, header: Header, body: &[u8]) {
-        let Some(conn) = self.connections.get(slot) else { return };
         let mut buffer = std::mem::take(&mut self.reply_buffer);
         buffer.clear();
+        self.put_reply(slot, header, body, &mut buffer);
+        self.send_control(slot, &buffer);
+        self.reply_buffer = buffer;
+    }
+
+    /// The same, in one slice with others: nothing else may be sent to the connection until [`Self::send_gathered`].
+    pub(crate) fn gather_reply(&mut self, slot: u32, header: Header, body: &[u8]) {
+        let mut answers = std::mem::take(&mut self.pieces.answers);
+        let at = answers.len();
+        self.put_reply(slot, header, body, &mut answers);
+        let piece = Piece::Answer(at as u32, (answers.len() - at) as u32);
+        self.pieces.answers = answers;
+        let Some(conn) = self.connections.get(slot) else { return };
+        match &conn.socket {
+            Some(socket) if conn.debt == NONE => {
+                self.outgoing.push(Outgoing { slot, socket: socket.as_raw_fd(), piece, outcome: Outcome::Broken });
+            }
+            // Behind what it owes already.
+            _ => {
+                let bytes = self.pieces.bytes(piece).to_vec();
+                self.control_sent(slot, &bytes, Outcome::Taken(0));
+            }
+        }
+    }
+
+    /// Appends a packet of our own making as the connection in `slot` reads it.
+    fn put_reply(&self, slot: u32, header: Header, body: &[u8], buffer: &mut Vec<u8>) {
+        let Some(conn) = self.connections.get(slot) else { return };
         if conn.manner.websocket {
             let mut packet = [0; HEADER_BYTES + MAX_REPLY_BODY_BYTES];
             let body = &body[..body.len().min(MAX_REPLY_BODY_BYTES)];
             packet[..HEADER_BYTES].copy_from_slice(&header.encode(body.len()));
             packet[HEADER_BYTES..HEADER_BYTES + body.len()].copy_from_slice(body);
-            put_frame(Opcode::Binary, &packet[..HEADER_BYTES + body.len()], &mut buffer);
+            put_frame(Opcode::Binary, &packet[..HEADER_BYTES + body.len()], buffer);
         } else {
-            header.put_packet(body, &mut buffer);
+            header.put_packet(body, buffer);
         }
-        self.send_control(slot, &buffer);
-        self.reply_buffer = buffer;
     }
 
     /// Sends bytes that are whole on the stream, ahead of data that the connection is owed.
@@ -198,6 +229,11 @@ impl Shard {
             Some(socket) if conn.debt == NONE => offer(socket, bytes),
             _ => Outcome::Taken(0),
         };
+        self.control_sent(slot, bytes, outcome);
+    }
+
+    /// Owes what the socket did not take of a control packet.
+    fn control_sent(&mut self, slot: u32, bytes: &[u8], outcome: Outcome) {
         let sent = match outcome {
             Outcome::Taken(sent) => sent,
             Outcome::NoMemory => 0,

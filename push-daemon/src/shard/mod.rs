@@ -70,10 +70,10 @@ use own_keys::OwnKeys;
 use platforms::Platforms;
 use reason::CloseReason;
 use rooms::Rooms;
-use send::{Outgoing, Outlet};
+use send::{Outgoing, Outlet, Pieces};
 pub use spawn::{Running, ShardSettings, Start, spawn};
 
-use crate::block::{Block, BlockPool};
+use crate::block::BlockPool;
 use crate::config::Limits;
 use crate::format::{Format, Formats};
 
@@ -121,8 +121,10 @@ pub struct Shard {
     outlet: Outlet,
     /// The sends of the slice under way; kept for its memory.
     outgoing: Vec<Outgoing>,
-    /// The blocks that they send. At most one a send.
-    slice_blocks: Vec<Block>,
+    /// What they carry; kept for its memory.
+    pieces: Pieces,
+    /// Clients that were let in and whose answer is among them: what they sent meanwhile is taken up behind it.
+    let_in: Vec<Place>,
     /// Why the shard cannot go on.
     broken: Option<io::Error>,
     /// Slots that a slice serves; kept for its memory.
@@ -274,6 +276,9 @@ impl Shard {
             }
             let Some(order) = self.handle.take() else { break };
             self.counters.orders_total.add(1);
+            if !matches!(order, Order::Admitted(..)) {
+                self.answer_let_in();
+            }
             match order {
                 Order::Deliver(delivery) => self.begin(&delivery),
                 Order::DeliverToPlaces(places, runs) => self.deliver_to_places(&places, &runs),
@@ -295,6 +300,7 @@ impl Shard {
                 Order::Stop => return false,
             }
         }
+        self.answer_let_in();
         true
     }
 

@@ -76,6 +76,8 @@ pub struct Admitted {
     pub accepts: Vec<i32>,
     /// Rooms that it may move to; `None` means any.
     pub rooms: Option<Box<[Box<str>]>>,
+    /// Where it comes from, as the shard said when it asked.
+    pub address: String,
 }
 
 /// A no, with its reason.

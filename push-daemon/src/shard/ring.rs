@@ -14,8 +14,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, types};
 use rustix::io::Errno;
 
-use super::send::{Outcome, Outgoing};
-use crate::block::Block;
+use super::send::{Outcome, Outgoing, Pieces};
 
 /// Do not wait, and no signal when the peer is gone.
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -42,14 +41,14 @@ impl Ring {
         Ok(Self { ring, entries: entries as usize })
     }
 
-    /// Sends every connection of `slice` its block and writes down what each took. Gives the number of submissions.
+    /// Sends every connection of `slice` its piece and writes down what each took. Gives the number of submissions.
     ///
     /// # Errors
     /// A submission failed or a completion is missing: what was sent is not known.
-    pub(crate) fn send_all(&mut self, blocks: &[Block], slice: &mut [Outgoing]) -> io::Result<u64> {
+    pub(crate) fn send_all(&mut self, pieces: &Pieces, slice: &mut [Outgoing]) -> io::Result<u64> {
         let mut submissions = 0;
         for part in slice.chunks_mut(self.entries) {
-            self.submit(blocks, part)?;
+            self.submit(pieces, part)?;
             submissions += 1;
         }
         Ok(submissions)
@@ -63,16 +62,16 @@ impl Ring {
         self.ring.submit_and_wait(awaited)
     }
 
-    fn submit(&mut self, blocks: &[Block], part: &mut [Outgoing]) -> io::Result<()> {
+    fn submit(&mut self, pieces: &Pieces, part: &mut [Outgoing]) -> io::Result<()> {
         let mut queue = self.ring.submission();
         for (index, outgoing) in part.iter().enumerate() {
-            let bytes = outgoing.bytes(blocks);
+            let bytes = pieces.bytes(outgoing.piece);
             let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
             let entry = opcode::Send::new(types::Fd(outgoing.socket), bytes.as_ptr(), length)
                 .flags(FLAGS)
                 .build()
                 .user_data(index as u64);
-            // SAFETY: the bytes belong to one of `blocks` and the socket to a connection of this shard, both of which outlive
+            // SAFETY: the bytes belong to `pieces` and the socket to a connection of this shard, both of which outlive
             // this call; all completions are awaited below, so the kernel is done with them when it returns.
             unsafe { queue.push(&entry) }.map_err(io::Error::other)?;
         }
@@ -123,6 +122,7 @@ mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
+    use super::super::send::Piece;
     use super::*;
     use crate::block::{BlockPool, Run, View};
     use crate::compress::Compressed;
@@ -163,18 +163,18 @@ mod tests {
         let packets = vec![7; 20].into();
         let run = Run { packets, count: 1, compressed: Compressed::default() };
         let formats: Formats = [Format::Goim].into_iter().collect();
-        let blocks = [BlockPool::new().build([run].iter(), formats)];
+        let blocks = vec![BlockPool::new().build([run].iter(), formats)];
+        let pieces = Pieces { blocks, ..Pieces::default() };
         let view = View { format: Format::Goim, websocket: false };
         let outgoing = |socket: &TcpStream| Outgoing {
             slot: 0,
             socket: socket.as_raw_fd(),
-            block: 0,
-            view,
+            piece: Piece::Block(0, view),
             outcome: Outcome::NoMemory,
         };
         // More than the ring takes at once.
         let mut slice: Vec<Outgoing> = ours.iter().cycle().take(9).map(outgoing).collect();
-        assert_eq!(ring.send_all(&blocks, &mut slice).unwrap(), 2);
+        assert_eq!(ring.send_all(&pieces, &mut slice).unwrap(), 2);
         let outcomes: Vec<Outcome> = slice.iter().map(|outgoing| outgoing.outcome).collect();
         assert_eq!(outcomes, [Outcome::Taken(20), Outcome::Taken(0), Outcome::Broken].repeat(3));
         drop(theirs);

@@ -24,16 +24,41 @@ pub(crate) struct Outgoing {
     pub(crate) slot: u32,
     /// The connection's; it stays open for as long as the slice is under way.
     pub(crate) socket: RawFd,
-    /// Which of the slice's blocks.
-    pub(crate) block: u32,
-    pub(crate) view: View,
+    pub(crate) piece: Piece,
     pub(crate) outcome: Outcome,
 }
 
-impl Outgoing {
-    /// What is to be sent; nothing if the block has not the view.
-    pub(crate) fn bytes<'a>(&self, blocks: &'a [Block]) -> &'a [u8] {
-        blocks.get(self.block as usize).and_then(|block| block.view(self.view)).unwrap_or_default()
+/// What one send of a slice carries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Piece {
+    /// A view of the slice's block of this number.
+    Block(u32, View),
+    /// A part of the slice's answers: from where, and how many bytes.
+    Answer(u32, u32),
+}
+
+/// What the sends of a slice carry, all together.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    /// At most one a send.
+    pub(crate) blocks: Vec<Block>,
+    /// Answers to clients, one after another. Bounded by the sends of a slice and the longest answer.
+    pub(crate) answers: Vec<u8>,
+}
+
+impl Pieces {
+    /// The bytes of one; none if its block has not the view.
+    pub(crate) fn bytes(&self, piece: Piece) -> &[u8] {
+        match piece {
+            Piece::Block(number, view) => self.blocks.get(number as usize).and_then(|block| block.view(view)),
+            Piece::Answer(at, length) => self.answers.get(at as usize..(at + length) as usize),
+        }
+        .unwrap_or_default()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.blocks.clear();
+        self.answers.clear();
     }
 }
 
@@ -97,19 +122,19 @@ impl Outlet {
         matches!(self, Self::Ring(_))
     }
 
-    /// Sends every connection of the slice its block and writes down what became of it. Gives how many system calls it
+    /// Sends every connection of the slice its piece and writes down what became of it. Gives how many system calls it
     /// took.
     ///
     /// # Errors
     /// The ring is broken, and with it the knowledge of what was sent: the shard cannot go on.
-    pub(crate) fn run(&mut self, blocks: &[Block], slice: &mut [Outgoing]) -> io::Result<u64> {
+    pub(crate) fn run(&mut self, pieces: &Pieces, slice: &mut [Outgoing]) -> io::Result<u64> {
         #[cfg(test)]
         let slice = super::send_faults::struck(slice);
         match self {
-            Self::Ring(ring) if slice.len() >= RING_WORTHWHILE => ring.send_all(blocks, slice),
+            Self::Ring(ring) if slice.len() >= RING_WORTHWHILE => ring.send_all(pieces, slice),
             _ => {
                 for outgoing in &mut *slice {
-                    outgoing.outcome = offer(borrow(outgoing.socket), outgoing.bytes(blocks));
+                    outgoing.outcome = offer(borrow(outgoing.socket), pieces.bytes(outgoing.piece));
                 }
                 Ok(slice.len() as u64)
             }

@@ -67,16 +67,28 @@ impl Shard {
             self.join_room(slot, room);
         }
         let body: &[u8] = if manner.is_bilibili() { br#"{"code":0}"# } else { b"" };
-        self.reply(slot, reply_header(manner, header, op::AUTH_REPLY), body);
+        self.gather_reply(slot, reply_header(manner, header, op::AUTH_REPLY), body);
         self.tell_session(News::Joined {
             place: self.place(slot),
             mid: admitted.mid,
             key: admitted.key,
             room: admitted.room,
             platform: self.platforms.name(self.connections[slot].platform).into(),
-            address: self.address(slot),
+            address: admitted.address,
         });
-        self.read_kept(slot);
+        self.let_in.push(*place);
+    }
+
+    /// Answers those that were let in, all in one slice, and takes up what they sent meanwhile.
+    pub(crate) fn answer_let_in(&mut self) {
+        self.send_gathered();
+        let mut let_in = std::mem::take(&mut self.let_in);
+        for place in let_in.drain(..) {
+            if let Some(slot) = self.slot_of(&place) {
+                self.read_kept(slot);
+            }
+        }
+        self.let_in = let_in;
     }
 
     /// Admission will not have a client, or could not be asked.

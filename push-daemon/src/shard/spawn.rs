@@ -28,7 +28,7 @@ use super::own_keys::OwnKeys;
 use super::platforms::Platforms;
 use super::presence::Presence;
 use super::rooms::Rooms;
-use super::send::{Outlet, RING_ENTRIES};
+use super::send::{Outlet, Pieces, RING_ENTRIES};
 use super::{Shard, WAKER_TOKEN, longest_sleep_ms};
 use crate::block::BlockPool;
 use crate::config::{Limits, SendPath};
@@ -184,7 +184,8 @@ pub(super) fn open(
         closing: Vec::new(),
         outlet: Outlet::open(settings.send, settings.id)?,
         outgoing: Vec::with_capacity(RING_ENTRIES as usize),
-        slice_blocks: Vec::with_capacity(RING_ENTRIES as usize),
+        pieces: Pieces::default(),
+        let_in: Vec::new(),
         broken: None,
         blocks: BlockPool::new(),
         due: Vec::new(),

@@ -165,7 +165,7 @@ impl Hub {
     }
 
     async fn auth_result(&mut self, result: AuthResult) {
-        let Some((_, place, _)) = self.auths.remove(&result.id) else { return };
+        let Some((request, place, _)) = self.auths.remove(&result.id) else { return };
         let order = match result.outcome {
             Some(auth_result::Outcome::Granted(granted)) => {
                 count(&self.status.admitted_total);
@@ -176,6 +176,7 @@ impl Hub {
                         key: (!granted.key.is_empty()).then(|| granted.key.into()),
                         room: (!granted.room.is_empty()).then(|| granted.room.into()),
                         accepts: granted.accepts,
+                        address: request.address,
                         rooms: granted.rooms.map(|list| list.rooms.into_iter().map(Into::into).collect()),
                     }),
                 )
