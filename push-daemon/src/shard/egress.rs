@@ -144,6 +144,7 @@ impl Shard {
             Ok(calls) => self.counters.send_calls_total.add(calls),
             Err(error) => self.broken = Some(error),
         }
+        self.counters.sends_total.add(slice.len() as u64);
         for Outgoing { slot, piece, outcome, .. } in slice.drain(..) {
             match piece {
                 Piece::Block(number, view) => self.block_sent(slot, &pieces.blocks[number as usize], view, outcome),
@@ -155,7 +156,6 @@ impl Shard {
     }
 
     fn block_sent(&mut self, slot: u32, block: &Block, view: View, outcome: Outcome) {
-        self.counters.sends_total.add(1);
         match outcome {
             Outcome::Taken(sent) => self.delivered(slot, block, view, sent),
             Outcome::NoMemory => {
