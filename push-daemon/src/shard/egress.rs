@@ -200,9 +200,9 @@ impl Shard {
             Some(socket) if conn.debt == NONE => {
                 self.outgoing.push(Outgoing { slot, socket: socket.as_raw_fd(), piece, outcome: Outcome::Broken });
             }
-            // Behind what it owes already.
+            // Behind what it owes already, and no part of the slice.
             _ => {
-                let bytes = self.pieces.bytes(piece).to_vec();
+                let bytes = self.pieces.answers.split_off(at);
                 self.control_sent(slot, &bytes, Outcome::Taken(0));
             }
         }
