@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
-use rustix::thread::{CpuSet, sched_getaffinity};
 use sd_notify::NotifyState;
 use settings::ListenAddress;
 use tokio::sync::oneshot;
@@ -25,14 +23,14 @@ use wire::trunk::NodeAddress;
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
+use crate::plan::Plan;
 use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
 use crate::shard::presence::Presence;
 use crate::shard::{MergeWindows, Running, ShardSettings, spawn};
+use crate::storm::Storm;
+use crate::sys::give_heap_back;
 use crate::trunk::{self, Identity, Parts, TrunkStatus};
-
-/// Descriptors of a table that are not connections: standard streams, poll, listeners, and some to spare.
-const RESERVED_DESCRIPTORS: u64 = 64;
 
 /// How often the parts are looked after.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -182,12 +180,14 @@ impl Appliance {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
         let mut watches = 0_u32;
+        let mut storm = Storm::default();
         tokio::pin!(signal);
         loop {
             tokio::select! {
                 () = &mut signal => return Ok(()),
                 _ = ticker.tick() => {
                     self.sources.sample(last.elapsed());
+                    self.after_a_storm(&mut storm);
                     last = Instant::now();
                     watches = watches.wrapping_add(1);
                     if watches.is_multiple_of(RULE_SWEEP_WATCHES) {
@@ -235,6 +235,14 @@ impl Appliance {
         tracing::info!("stopped");
     }
 
+    /// Gives back the memory that many clients needed at once, when they are in.
+    fn after_a_storm(&self, storm: &mut Storm) {
+        let accepted = self.shards.iter().map(|shard| shard.counters.accepted_total.get()).sum();
+        if storm.is_over(accepted) {
+            give_heap_back();
+        }
+    }
+
     async fn all_gone(&self) {
         let mut ticker = interval(Duration::from_millis(20));
         // What a shard that has ended last counted does not go down any more.
@@ -266,60 +274,6 @@ impl Appliance {
 pub fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "cannot tell the service manager");
-    }
-}
-
-/// How many shards, how large, and on which CPUs.
-struct Plan {
-    count: u16,
-    capacity: u32,
-    cpus: Vec<usize>,
-}
-
-impl Plan {
-    fn of(config: &Config) -> Result<Self, ApplianceError> {
-        let descriptors = raise_descriptor_limit();
-        let per_table = descriptors.saturating_sub(RESERVED_DESCRIPTORS).clamp(1, u64::from(u32::MAX / 2)) as u32;
-        let cpus = cpus()?;
-        let wanted = config.shard.max_connections.get_u32();
-        let count = match config.shard.count {
-            0 => wanted.div_ceil(per_table).max(cpus.len() as u32).min(u32::from(u16::MAX)) as u16,
-            count => count,
-        };
-        let capacity = wanted.div_ceil(u32::from(count)).min(per_table);
-        if u64::from(capacity) * u64::from(count) < u64::from(wanted) {
-            tracing::warn!(
-                wanted,
-                capacity,
-                shards = count,
-                descriptors,
-                "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
-            );
-        }
-        Ok(Self { count, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
-    }
-
-    fn cpu(&self, id: usize) -> Option<usize> {
-        (!self.cpus.is_empty()).then(|| self.cpus[id % self.cpus.len()])
-    }
-}
-
-fn cpus() -> Result<Vec<usize>, ApplianceError> {
-    let set = sched_getaffinity(None)
-        .map_err(|error| ApplianceError::Host { what: "read which CPUs this process may use", error: error.into() })?;
-    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
-}
-
-/// Raises the soft limit on descriptors to the hard one, and gives it.
-fn raise_descriptor_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, wanted) {
-        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
-        Err(error) => {
-            tracing::warn!(%error, "cannot raise the limit on descriptors to its maximum");
-            limit.current.unwrap_or(u64::MAX)
-        }
     }
 }
 
@@ -373,6 +327,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presen
             most_asking: most_asking(config, plan.count),
             slice_sends: config.shard.slice_sends.count(),
             turn_sends: config.shard.turn_sends.count(),
+            rest_ms: config.shard.rest_ms.get_u32(),
             send: config.shard.send,
             order_queue: config.shard.order_queue.count(),
             backlog_bytes: config.shard.backlog_bytes.count(),

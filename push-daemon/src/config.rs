@@ -85,6 +85,9 @@ pub struct Trunk {
     pub secret_file: Option<PathBuf>,
     /// Longest pause between two attempts to open a line.
     pub reconnect_max_ms: Bounded<100, 600_000>,
+    /// After frames were read from a line, how long the next ones gather before they are read, in milliseconds. The first
+    /// frame after a quiet time goes at once.
+    pub gather_ms: Bounded<0, 1_000>,
     /// News from shards that may wait for the trunk.
     pub news_queue: Bounded<1_024, { 1 << 24 }>,
     /// Auth requests and messages that may be upstream without an answer.
@@ -116,7 +119,11 @@ pub struct Shard {
     pub merge_ms: MergeWindow,
     /// The same for rooms of one type: what stands before `://`.
     pub merge_ms_by_type: BTreeMap<String, MergeWindow>,
-    /// Connections that the whole edge may hold.
+    /// How long a shard that has just heard clients lets others speak up before it looks again, in milliseconds: fewer
+    /// wakings for later answers. Orders and new connections never wait for it. 0 looks at once.
+    pub rest_ms: Bounded<0, 1_000>,
+    /// Connections that the whole edge holds. The kernel spreads clients unevenly, so a shard takes a few more than its
+    /// share.
     pub max_connections: Bounded<1, 100_000_000>,
     /// Orders that may wait for a shard.
     pub order_queue: Bounded<1, { 1 << 20 }>,
@@ -161,7 +168,10 @@ pub struct Limits {
     pub heartbeat_timeout_ms: Timeout,
     /// From the first byte of a packet to its last.
     pub packet_timeout_ms: Timeout,
-    /// What one client may leave unread, beyond the kernel's socket buffer.
+    /// What the kernel takes for one client and has not sent yet, because the client does not read or the network is slow
+    /// (tcp(7), TCP_NOTSENT_LOWAT).
+    pub unsent_bytes: Bounded<4_096, { 1 << 30 }>,
+    /// What one client may leave unread beyond that.
     pub debt_bytes: Bounded<4_096, { 1 << 30 }>,
     /// How long the oldest of it may wait.
     pub debt_age_ms: Timeout,
@@ -214,6 +224,7 @@ impl Default for Trunk {
             secret: Secret::default(),
             secret_file: None,
             reconnect_max_ms: Bounded::new(1_000),
+            gather_ms: Bounded::new(5),
             news_queue: Bounded::new(65_536),
             pending: Bounded::new(65_536),
         }
@@ -228,6 +239,7 @@ impl Default for Shard {
             send: SendPath::Auto,
             merge_ms: Bounded::new(0),
             merge_ms_by_type: BTreeMap::new(),
+            rest_ms: Bounded::new(20),
             max_connections: Bounded::new(100_000),
             order_queue: Bounded::new(4_096),
             accepts_per_turn: Bounded::new(64),
@@ -245,6 +257,7 @@ impl Default for Limits {
             handshake_timeout_ms: Bounded::new(8_000),
             heartbeat_timeout_ms: Bounded::new(480_000),
             packet_timeout_ms: Bounded::new(8_000),
+            unsent_bytes: Bounded::new(128 << 10),
             debt_bytes: Bounded::new(256 << 10),
             debt_age_ms: Bounded::new(10_000),
             drain_ms: Bounded::new(2_000),

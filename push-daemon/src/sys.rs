@@ -60,6 +60,14 @@ pub(crate) fn defer_accept(listener: &Socket, seconds: libc::c_int) -> io::Resul
     })
 }
 
+/// Gives the kernel back what the allocator has free, which it otherwise keeps for good (malloc_trim(3)). Threads that
+/// allocate meanwhile wait for some milliseconds.
+pub(crate) fn give_heap_back() {
+    // SAFETY: it touches nothing but memory that the allocator itself holds, under the allocator's locks.
+    #[cfg(target_env = "gnu")]
+    let _released = unsafe { libc::malloc_trim(0) };
+}
+
 /// Bytes that the socket has taken and the peer has not acknowledged.
 ///
 /// # Errors

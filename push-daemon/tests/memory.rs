@@ -76,6 +76,7 @@ fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
         most_asking: CLIENTS,
         slice_sends: shard.slice_sends.count(),
         turn_sends: shard.turn_sends.count(),
+        rest_ms: shard.rest_ms.get_u32(),
         order_queue: shard.order_queue.count(),
         send: SendPath::Auto,
         backlog_bytes: shard.backlog_bytes.count(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Waker};
+use mio::{Poll, Waker};
 use wire::goim::{Header, Packets, op};
 use wire::key::Place;
 
@@ -17,6 +17,7 @@ use super::news::{News, NewsDesk, NewsIntake};
 use super::order::{Admitted, Delivery, Order, Refusal, ShardHandle};
 use super::presence::Presence;
 use super::spawn::open;
+use super::wait::Came;
 use super::{Shard, ShardSettings, WAKER_TOKEN};
 use crate::block::Run;
 use crate::compress::Compressed;
@@ -39,7 +40,7 @@ pub(crate) struct ByHand {
     handle: ShardHandle,
     pub(crate) counters: Arc<Counters>,
     news: NewsIntake,
-    events: Events,
+    came: Came,
     tcp: SocketAddr,
     /// The moment of the last turn.
     moment: Instant,
@@ -69,6 +70,7 @@ impl ByHand {
             websocket: Vec::new(),
             backlog: 256,
             accepts_per_turn: 64,
+            rest_ms: 0,
             most_asking: MOST_ASKING,
             slice_sends: 256,
             turn_sends: 1_024,
@@ -84,15 +86,14 @@ impl ByHand {
         let (desk, news) = NewsDesk::open(256).unwrap();
         let (shard, (tcp, _)) =
             open(settings, poll, handle.clone(), desk, &Presence::new(1, 256), Arc::clone(&counters)).unwrap();
-        let events = Events::with_capacity(1_024);
-        Self { shard, handle, counters, news, events, tcp: tcp[0], moment: Instant::now() }
+        Self { shard, handle, counters, news, came: Came::new(), tcp: tcp[0], moment: Instant::now() }
     }
 
     /// One turn of the loop, `later` than the last, with whatever has come.
     pub(crate) fn turn(&mut self, later: Duration) {
         self.moment += later;
-        self.shard.poll.poll(&mut self.events, Some(ON_ITS_WAY)).unwrap();
-        assert!(self.shard.turn(&self.events, self.moment).unwrap(), "nobody asked it to stop");
+        self.shard.waits.wait(&mut self.came, ON_ITS_WAY, false).unwrap();
+        assert!(self.shard.turn(&self.came, self.moment).unwrap(), "nobody asked it to stop");
     }
 
     /// Turns, without time passing, until `happened`.

@@ -179,17 +179,10 @@ impl Shard {
         }
     }
 
-    /// Sends a packet of our own making to the connection in `slot`, ahead of data that it is owed.
+    /// Answers the connection in `slot` with a packet of our own making, ahead of data that it is owed. The answer goes with
+    /// those of others, at the next [`Self::send_gathered`].
     pub(crate) fn reply(&mut self, slot: u32, header: Header, body: &[u8]) {
-        let mut buffer = std::mem::take(&mut self.reply_buffer);
-        buffer.clear();
-        self.put_reply(slot, header, body, &mut buffer);
-        self.send_control(slot, &buffer);
-        self.reply_buffer = buffer;
-    }
-
-    /// The same, in one slice with others: nothing else may be sent to the connection until [`Self::send_gathered`].
-    pub(crate) fn gather_reply(&mut self, slot: u32, header: Header, body: &[u8]) {
+        self.clear_slice_for(slot);
         let mut answers = std::mem::take(&mut self.pieces.answers);
         let at = answers.len();
         self.put_reply(slot, header, body, &mut answers);
@@ -205,6 +198,15 @@ impl Shard {
                 let bytes = self.pieces.answers.split_off(at);
                 self.control_sent(slot, &bytes, Outcome::Taken(0));
             }
+        }
+    }
+
+    /// Sends what was gathered if the connection in `slot` is in it, or if it is as much as a submission takes. Answers are
+    /// gathered client by client, so it would stand last.
+    fn clear_slice_for(&mut self, slot: u32) {
+        let full = self.outgoing.len() >= RING_ENTRIES as usize;
+        if full || self.outgoing.last().is_some_and(|outgoing| outgoing.slot == slot) {
+            self.send_gathered();
         }
     }
 
@@ -224,6 +226,7 @@ impl Shard {
 
     /// Sends bytes that are whole on the stream, ahead of data that the connection is owed.
     pub(crate) fn send_control(&mut self, slot: u32, bytes: &[u8]) {
+        self.clear_slice_for(slot);
         let Some(conn) = self.connections.get(slot) else { return };
         let outcome = match &conn.socket {
             Some(socket) if conn.debt == NONE => offer(socket, bytes),

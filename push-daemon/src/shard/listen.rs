@@ -38,12 +38,14 @@ pub(crate) struct Listener {
 
 /// Binds a socket that shares its address with the other shards. What is set here is inherited by what it accepts.
 /// Until it listens, the kernel gives it no connection.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn bind(address: SocketAddr, unsent_bytes: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     defer_accept(&socket, DEFER_ACCEPT_S)?;
+    // A client that does not read is noticed when the kernel holds this much for it, not its whole send buffer.
+    socket.set_tcp_notsent_lowat(unsent_bytes)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -57,11 +59,11 @@ impl Shard {
         let addresses = self.tcp.iter().map(|address| (*address, false));
         let addresses: Vec<_> = addresses.chain(self.websocket.iter().map(|address| (*address, true))).collect();
         for (address, websocket) in addresses {
-            let socket = bind(address)
+            let socket = bind(address, self.limits.unsent_bytes.get_u32())
                 .and_then(|socket| socket.listen(self.backlog).map(|()| TcpListener::from(socket)))
                 .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
             let token = Token(LISTENER_TOKEN_BASE + self.listeners.len());
-            self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+            self.waits.door().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
             self.listeners.push(Listener { socket, websocket, ready: true });
         }
         Ok(())
@@ -138,7 +140,7 @@ impl Shard {
         }
         // What comes between the read and this makes an event of its own.
         if self.slot_of(&place).is_some()
-            && let Err(error) = register(self.poll.registry(), descriptor, token_of(slot, place.generation))
+            && let Err(error) = register(self.waits.clients(), descriptor, token_of(slot, place.generation))
         {
             tracing::warn!(shard = self.id, %error, "cannot watch a connection");
             self.part(slot, CloseReason::Unwatched, None);

@@ -10,7 +10,7 @@
 //! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
 //! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring` how bytes reach the kernel ·
 //! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `news` orders in and news out ·
-//! `counters`, `reason` what is counted · `tables` for benchmarks
+//! `wait` what the loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
 mod activity;
@@ -44,6 +44,7 @@ mod standstills;
 #[cfg(test)]
 mod storms;
 pub mod tables;
+mod wait;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -51,7 +52,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use mio::{Events, Poll, Token};
+use mio::Token;
 use wire::key::Place;
 
 use accepts::AcceptSets;
@@ -72,6 +73,7 @@ use reason::CloseReason;
 use rooms::Rooms;
 use send::{Outgoing, Outlet, Pieces};
 pub use spawn::{Running, ShardSettings, Start, spawn};
+use wait::{Came, Waits};
 
 use crate::block::BlockPool;
 use crate::config::Limits;
@@ -93,7 +95,11 @@ const ORDERS_PER_TURN: usize = 256;
 pub struct Shard {
     id: u16,
     node: u16,
-    poll: Poll,
+    waits: Waits,
+    /// How long clients are let speak up together, in milliseconds.
+    rest_ms: u32,
+    /// Until when only the door is heard.
+    rests_until: Option<Tick>,
     listeners: Vec<Listener>,
     connections: Connections,
     rooms: Rooms,
@@ -188,34 +194,35 @@ fn longest_sleep_ms(limits: &Limits) -> u32 {
 impl Shard {
     /// Runs until told to stop.
     fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(1024);
+        let mut came = Came::new();
         loop {
-            let wait = if self.has_work() || !self.handle.fall_asleep() { Duration::ZERO } else { self.sleep() };
-            let polled = self.poll.poll(&mut events, Some(wait));
+            let awake = self.has_work() || !self.handle.fall_asleep();
+            let wait = if awake { Duration::ZERO } else { self.sleep() };
+            let rest = self.rest().filter(|_| !awake);
+            let waited = self.waits.wait(&mut came, rest.map_or(wait, |rest| rest.min(wait)), rest.is_some());
             self.handle.woke();
-            match polled {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            if !self.turn(&events, Instant::now())? {
+            waited?;
+            if !self.turn(&came, Instant::now())? {
                 return Ok(());
             }
         }
     }
 
     /// Does what is to be done at the moment `began`. False when the shard has to stop.
-    fn turn(&mut self, events: &Events, began: Instant) -> io::Result<bool> {
+    fn turn(&mut self, came: &Came, began: Instant) -> io::Result<bool> {
         let (now, skipped) = self.clock.turn(began);
         self.now = now;
         if !skipped.is_zero() {
             self.counters.standstills_total.add(1);
             tracing::warn!(shard = self.id, ?skipped, "stood still; that time counts for no client");
         }
-        for event in events {
-            self.dispatch(event);
+        for event in came.door() {
+            self.at_the_door(event);
         }
+        self.hear(came);
         self.read_unread();
         self.accept();
+        self.send_gathered();
         if !self.take_orders() {
             return Ok(false);
         }
@@ -232,14 +239,35 @@ impl Shard {
         }
     }
 
+    fn at_the_door(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        if event.token() != WAKER_TOKEN && token >= LISTENER_TOKEN_BASE {
+            self.listener_is_ready(token - LISTENER_TOKEN_BASE);
+        }
+    }
+
+    /// Hears the clients that spoke, answers all of them in one slice, and lets the next ones gather.
+    fn hear(&mut self, came: &Came) {
+        let mut heard = false;
+        for event in came.clients() {
+            heard = true;
+            self.dispatch(event);
+        }
+        if heard {
+            self.send_gathered();
+            self.rests_until = (!came.is_full()).then(|| self.now.after(self.rest_ms));
+        }
+    }
+
+    /// How much longer the shard hears nobody but the door.
+    fn rest(&self) -> Option<Duration> {
+        // Who is owed something is waited for: his socket may take more by now.
+        let until = self.rests_until.filter(|until| self.debts.in_use() == 0 && !until.is_due(self.now))?;
+        Some(Duration::from_millis(u64::from(until.since(self.now))))
+    }
+
     fn dispatch(&mut self, event: &mio::event::Event) {
         let Token(token) = event.token();
-        if event.token() == WAKER_TOKEN {
-            return;
-        }
-        if token >= LISTENER_TOKEN_BASE {
-            return self.listener_is_ready(token - LISTENER_TOKEN_BASE);
-        }
         let (slot, generation) = (token as u32, (token >> 32) as u32);
         if self.connections.get_exact(slot, generation).is_none() {
             return;

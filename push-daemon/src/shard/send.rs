@@ -14,7 +14,7 @@ use crate::block::{Block, View};
 use crate::config::SendPath;
 
 /// Below this many sends a submission costs more than it saves.
-const RING_WORTHWHILE: usize = 8;
+const RING_WORTHWHILE: usize = 2;
 
 /// Sends of one submission.
 pub(crate) const RING_ENTRIES: u32 = 256;

@@ -67,7 +67,7 @@ impl Shard {
             self.join_room(slot, room);
         }
         let body: &[u8] = if manner.is_bilibili() { br#"{"code":0}"# } else { b"" };
-        self.gather_reply(slot, reply_header(manner, header, op::AUTH_REPLY), body);
+        self.reply(slot, reply_header(manner, header, op::AUTH_REPLY), body);
         self.tell_session(News::Joined {
             place: self.place(slot),
             mid: admitted.mid,
@@ -88,6 +88,7 @@ impl Shard {
                 self.read_kept(slot);
             }
         }
+        self.send_gathered();
         self.let_in = let_in;
     }
 
@@ -180,6 +181,8 @@ impl Shard {
 
     /// Ends a connection: takes it out of everything, counts why, and tells the client if that makes sense.
     pub(crate) fn part(&mut self, slot: u32, reason: CloseReason, words: Option<&str>) {
+        // Its socket may be in the slice.
+        self.send_gathered();
         let phase = self.connections[slot].phase;
         if phase == Phase::Lingering {
             return self.finish(slot);
@@ -190,6 +193,7 @@ impl Shard {
         self.counters.closed(reason).add(1);
         if told {
             self.say_goodbye(slot, reason, words.unwrap_or(reason.words()));
+            self.send_gathered();
         }
         self.withdraw(slot);
         let broken = self.connections[slot].debt != NONE;

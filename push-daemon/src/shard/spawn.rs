@@ -29,6 +29,7 @@ use super::platforms::Platforms;
 use super::presence::Presence;
 use super::rooms::Rooms;
 use super::send::{Outlet, Pieces, RING_ENTRIES};
+use super::wait::Waits;
 use super::{Shard, WAKER_TOKEN, longest_sleep_ms};
 use crate::block::BlockPool;
 use crate::config::{Limits, SendPath};
@@ -54,6 +55,8 @@ pub struct ShardSettings {
     pub backlog: i32,
     /// Connections taken in between two polls.
     pub accepts_per_turn: usize,
+    /// How long a shard that has just heard clients lets others speak up before it looks again, in milliseconds.
+    pub rest_ms: u32,
     /// Clients that admission may be asked about at once; then no more are taken in until it answers.
     pub most_asking: u32,
     /// Sends of one round before the next has its turn.
@@ -91,20 +94,20 @@ pub type Start = (Vec<SocketAddr>, Vec<SocketAddr>);
 
 /// Starts a shard and waits until it listens.
 ///
-/// The poll and its waker are made here, before the thread has a descriptor table of its own, so that this
+/// The door and its waker are made here, before the thread has a descriptor table of its own, so that this
 /// thread's table holds the waker as well. `presence` is what all shards of the edge share.
 ///
 /// # Errors
 /// No thread, no poll, no table of its own, or an address that cannot be listened on.
 pub fn spawn(settings: ShardSettings, news: NewsDesk, presence: &Presence) -> io::Result<(Running, Start)> {
-    let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), WAKER_TOKEN)?;
+    let door = Poll::new()?;
+    let waker = Waker::new(door.registry(), WAKER_TOKEN)?;
     let handle = ShardHandle::new(settings.order_queue, waker);
     let counters = Arc::new(Counters::new());
     let (ready, started) = channel();
     let thread = std::thread::Builder::new().name(format!("shard-{}", settings.id)).spawn({
         let (handle, counters, presence) = (handle.clone(), Arc::clone(&counters), presence.clone());
-        move || start(settings, poll, handle, news, &presence, counters, &ready)
+        move || start(settings, door, handle, news, &presence, counters, &ready)
     })?;
     match started.recv() {
         Ok(Ok(start)) => Ok((Running { handle, counters, thread }, start)),
@@ -115,14 +118,14 @@ pub fn spawn(settings: ShardSettings, news: NewsDesk, presence: &Presence) -> io
 
 fn start(
     settings: ShardSettings,
-    poll: Poll,
+    door: Poll,
     handle: ShardHandle,
     news: NewsDesk,
     presence: &Presence,
     counters: Arc<Counters>,
     ready: &Sender<io::Result<Start>>,
 ) -> io::Result<()> {
-    match open(settings, poll, handle, news, presence, counters) {
+    match open(settings, door, handle, news, presence, counters) {
         Ok((mut shard, start)) => {
             // The one who waits for it has gone: the process is going down, and so does the shard.
             if ready.send(Ok(start)).is_err() {
@@ -141,13 +144,13 @@ fn start(
 
 pub(super) fn open(
     settings: ShardSettings,
-    poll: Poll,
+    door: Poll,
     handle: ShardHandle,
     news: NewsDesk,
     presence: &Presence,
     counters: Arc<Counters>,
 ) -> io::Result<(Shard, Start)> {
-    sys::own_descriptor_table(&[poll.as_raw_fd()]).map_err(|error| {
+    sys::own_descriptor_table(&[door.as_raw_fd()]).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot give the shard a descriptor table of its own: {error}"))
     })?;
     if let Some(cpu) = settings.cpu {
@@ -158,12 +161,15 @@ pub(super) fn open(
             tracing::warn!(shard = settings.id, cpu, %error, "cannot stay on its CPU");
         }
     }
-    let tcp = resolve(&settings.tcp)?;
-    let websocket = resolve(&settings.websocket)?;
+    let unsent_bytes = settings.limits.unsent_bytes.get_u32();
+    let tcp = resolve(&settings.tcp, unsent_bytes)?;
+    let websocket = resolve(&settings.websocket, unsent_bytes)?;
     let mut shard = Shard {
         id: settings.id,
         node: settings.node,
-        poll,
+        waits: Waits::new(door)?,
+        rest_ms: settings.rest_ms,
+        rests_until: None,
         listeners: Vec::new(),
         connections: Connections::with_capacity(settings.capacity),
         rooms: Rooms::new(settings.merge, presence.of_shard(settings.id)),
@@ -226,14 +232,14 @@ pub(super) fn open(
 }
 
 /// Finds out which port the kernel gives for port 0, and holds it until the listeners are open.
-fn resolve(addresses: &[SocketAddr]) -> io::Result<Vec<(SocketAddr, Option<Socket>)>> {
+fn resolve(addresses: &[SocketAddr], unsent_bytes: u32) -> io::Result<Vec<(SocketAddr, Option<Socket>)>> {
     addresses
         .iter()
         .map(|address| {
             if address.port() != 0 {
                 return Ok((*address, None));
             }
-            let holder = bind(*address)?;
+            let holder = bind(*address, unsent_bytes)?;
             let got = holder.local_addr()?.as_socket().unwrap_or(*address);
             Ok((got, Some(holder)))
         })

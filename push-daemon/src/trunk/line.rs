@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use wire::trunk::{EdgeFrame, Hello, Ping, TierFrame, Welcome, decode, edge_frame, encode, tier_frame};
 
 /// First pause before a line is opened again; it doubles up to `reconnect_max_ms`.
@@ -31,6 +31,15 @@ const JITTER: f64 = 0.3;
 
 /// A tier that reads nothing for this long has its line ended.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a line takes its time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Longest pause between two attempts to open it.
+    pub(crate) reconnect_max: Duration,
+    /// How long frames gather after others were read.
+    pub(crate) gather: Duration,
+}
 
 /// What a line has to say to the hub.
 #[derive(Debug)]
@@ -101,16 +110,11 @@ enum LineError {
 }
 
 /// Keeps a line to `address` open until the hub is gone. Everything it has to say goes to `events`, by `index`.
-pub(crate) async fn run(
-    index: usize,
-    address: String,
-    reconnect_max: Duration,
-    events: mpsc::Sender<(usize, LineEvent)>,
-) {
+pub(crate) async fn run(index: usize, address: String, pace: Pace, events: mpsc::Sender<(usize, LineEvent)>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut welcomed = false;
-        let error = match open_and_serve(index, &address, &events, &mut welcomed).await {
+        let error = match open_and_serve(index, &address, pace.gather, &events, &mut welcomed).await {
             LineError::Stopping => return,
             error => error,
         };
@@ -122,13 +126,14 @@ pub(crate) async fn run(
             pause = FIRST_PAUSE;
         }
         tokio::time::sleep(with_jitter(pause)).await;
-        pause = (pause * 2).min(reconnect_max);
+        pause = (pause * 2).min(pace.reconnect_max);
     }
 }
 
 async fn open_and_serve(
     index: usize,
     address: &str,
+    gather: Duration,
     events: &mpsc::Sender<(usize, LineEvent)>,
     welcomed: &mut bool,
 ) -> LineError {
@@ -152,7 +157,7 @@ async fn open_and_serve(
         return LineError::Stopping;
     }
     tokio::select! {
-        error = read(index, reader, ping_interval * 2, events) => error,
+        error = read(index, reader, ping_interval * 2, gather, events) => error,
         error = write(writer, queue, ping_interval) => error,
         () = hang_up.notified() => LineError::HungUp,
     }
@@ -165,7 +170,7 @@ async fn open(address: &str, hello: Hello) -> Result<(Welcome, Reader, OwnedWrit
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     writer.write_all(&encode(&EdgeFrame { body: Some(edge_frame::Body::Hello(hello)) })).await?;
-    let mut reader = Reader { socket: reader, buffer: BytesMut::new() };
+    let mut reader = Reader { socket: reader, buffer: BytesMut::new(), full: false };
     match reader.first().await? {
         tier_frame::Body::Welcome(welcome) => Ok((welcome, reader, writer)),
         tier_frame::Body::Refused(refused) => Err(LineError::Refused(refused.reason)),
@@ -176,6 +181,8 @@ async fn open(address: &str, hello: Hello) -> Result<(Welcome, Reader, OwnedWrit
 struct Reader {
     socket: OwnedReadHalf,
     buffer: BytesMut,
+    /// The last read found as much as it had room for: more is there.
+    full: bool,
 }
 
 impl Reader {
@@ -191,7 +198,9 @@ impl Reader {
 
     async fn fill(&mut self) -> Result<(), LineError> {
         self.buffer.reserve(READ_BYTES);
-        if self.socket.read_buf(&mut self.buffer).await? == 0 { Err(LineError::Closed) } else { Ok(()) }
+        let read = self.socket.read_buf(&mut self.buffer).await?;
+        self.full = read >= READ_BYTES;
+        if read == 0 { Err(LineError::Closed) } else { Ok(()) }
     }
 
     async fn first(&mut self) -> Result<tier_frame::Body, LineError> {
@@ -213,18 +222,26 @@ impl Reader {
     }
 }
 
+/// Passes on what the tier sends. At a high rate frames gather for a moment, and share the wakings of the hub and of the
+/// shards, and the submissions there.
 async fn read(
     index: usize,
     mut reader: Reader,
     dead_after: Duration,
+    gather: Duration,
     events: &mpsc::Sender<(usize, LineEvent)>,
 ) -> LineError {
+    let mut next = Instant::now();
     loop {
+        if !reader.full {
+            sleep_until(next).await;
+        }
         let mut bodies = match timeout(dead_after, reader.several()).await {
             Ok(Ok(bodies)) => bodies,
             Ok(Err(error)) => return error,
             Err(_) => return LineError::Dead(dead_after),
         };
+        next = Instant::now() + gather;
         bodies.retain(|body| !matches!(body, tier_frame::Body::Ping(_)));
         if !bodies.is_empty() && events.send((index, LineEvent::Frames(bodies))).await.is_err() {
             return LineError::Stopping;

@@ -35,7 +35,7 @@ use crate::shard::news::{NewsDesk, NewsIntake};
 use crate::shard::order::{Order, ShardHandle};
 use crate::shard::presence::Presence;
 use arbiter::Arbiter;
-use line::{LineEvent, LineSender};
+use line::{LineEvent, LineSender, Pace};
 use status::count;
 pub use status::{LineStatus, TrunkStatus};
 
@@ -130,9 +130,12 @@ struct Line {
 /// Runs the trunk until `stop` fires or is dropped.
 pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
     let (to_hub, mut events) = mpsc::channel(EVENT_QUEUE);
-    let reconnect_max = Duration::from_millis(parts.settings.reconnect_max_ms.get());
+    let pace = Pace {
+        reconnect_max: Duration::from_millis(parts.settings.reconnect_max_ms.get()),
+        gather: Duration::from_millis(parts.settings.gather_ms.get()),
+    };
     for (index, line) in parts.settings.lines.iter().enumerate() {
-        tokio::spawn(line::run(index, line.address.clone(), reconnect_max, to_hub.clone()));
+        tokio::spawn(line::run(index, line.address.clone(), pace, to_hub.clone()));
     }
     drop(to_hub);
     let mut news = parts.news;

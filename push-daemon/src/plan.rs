@@ -1,0 +1,96 @@
+//! How many shards there are, how large, and on which CPUs.
+//!
+//! A shard has a descriptor table of its own, and a table has as many descriptors as RLIMIT_NOFILE says: more connections
+//! than that need more shards.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::appliance::ApplianceError;
+use crate::config::Config;
+
+/// Descriptors of a table that are not connections: standard streams, polls, listeners, and some to spare.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// How many shards, how large, and on which CPUs.
+pub(crate) struct Plan {
+    /// Shards.
+    pub(crate) count: u16,
+    /// Connections of each.
+    pub(crate) capacity: u32,
+    /// CPUs to stay on, in turn; none when shards are not pinned.
+    cpus: Vec<usize>,
+}
+
+impl Plan {
+    /// What the settings ask for, as far as this host allows.
+    ///
+    /// # Errors
+    /// The process cannot find out which CPUs it may use.
+    pub(crate) fn of(config: &Config) -> Result<Self, ApplianceError> {
+        let descriptors = raise_descriptor_limit();
+        let per_table = descriptors.saturating_sub(RESERVED_DESCRIPTORS).clamp(1, u64::from(u32::MAX / 2)) as u32;
+        let cpus = cpus()?;
+        let wanted = config.shard.max_connections.get_u32();
+        let count = match config.shard.count {
+            0 => (cpus.len() as u32..u32::from(u16::MAX))
+                .find(|count| room_for_share(wanted, *count) <= per_table)
+                .unwrap_or(u32::from(u16::MAX)) as u16,
+            count => count,
+        };
+        let capacity = room_for_share(wanted, u32::from(count)).min(per_table);
+        if u64::from(capacity) * u64::from(count) < u64::from(wanted) {
+            tracing::warn!(
+                wanted,
+                capacity,
+                shards = count,
+                descriptors,
+                "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
+            );
+        }
+        Ok(Self { count, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
+    }
+
+    /// The CPU of the shard with this number, if it has one.
+    pub(crate) fn cpu(&self, id: usize) -> Option<usize> {
+        (!self.cpus.is_empty()).then(|| self.cpus[id % self.cpus.len()])
+    }
+}
+
+/// Connections that a shard is to have room for, so that `shards` of them hold `wanted` together. The kernel throws dice for
+/// each connection: a share strays from the mean by its root, and five times that is once in a million.
+fn room_for_share(wanted: u32, shards: u32) -> u32 {
+    let share = wanted.div_ceil(shards);
+    if shards == 1 { share } else { share.saturating_add(5 * share.isqrt()) }
+}
+
+fn cpus() -> Result<Vec<usize>, ApplianceError> {
+    let set = sched_getaffinity(None)
+        .map_err(|error| ApplianceError::Host { what: "read which CPUs this process may use", error: error.into() })?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Raises the soft limit on descriptors to the hard one, and gives it.
+fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit on descriptors to its maximum");
+            limit.current.unwrap_or(u64::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_has_room_for_more_than_its_share() {
+        assert_eq!(room_for_share(1_000, 1), 1_000, "one shard gets all");
+        assert_eq!(room_for_share(100_000, 2), 50_000 + 5 * 223);
+        assert_eq!(room_for_share(u32::MAX, 2), u32::MAX / 2 + 1 + 5 * 46_340);
+    }
+}
