@@ -224,7 +224,7 @@ impl Default for Trunk {
             secret: Secret::default(),
             secret_file: None,
             reconnect_max_ms: Bounded::new(1_000),
-            gather_ms: Bounded::new(5),
+            gather_ms: Bounded::new(10),
             news_queue: Bounded::new(65_536),
             pending: Bounded::new(65_536),
         }
