@@ -31,6 +31,8 @@ enum Verb {
     Signoff(verbs::signoff::Arguments),
     /// What moved between two sign-offs, and whether by more than the noise
     Compare(verbs::compare::Arguments),
+    /// Sign-offs beside their floors, one for each send path, with ratios and limits
+    Table(verbs::table::Arguments),
     /// The server of `floor`, which starts it by itself
     #[command(hide = true)]
     FloorServer,
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Floor(arguments) => verbs::floor::run(&arguments),
         Verb::Signoff(arguments) => verbs::signoff::run(&arguments),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
+        Verb::Table(arguments) => verbs::table::run(&arguments),
         Verb::FloorServer => perf_tests::floor::server::run().map(|()| true).map_err(Into::into),
     };
     match result {

@@ -194,6 +194,10 @@ fn every_kind_of_phase_is_measured_judged_shown_and_compared() {
         ("compare a.json b.json --json", 1, "\"moved\": \"worse\""),
         ("compare b.json a.json", 0, "better  mids.missing"),
         ("compare a.json profile.toml", 2, "profile.toml is no report of a sign-off"),
+        ("table a.json", 0, "us over the floor, send()"),
+        ("table b.json", 1, "NO: send(): mids.missing is 3 over 1 repeats"),
+        ("table a.json b.json", 2, "give one for each send path"),
+        ("table profile.toml", 2, "profile.toml is no report of a sign-off"),
     ] {
         let output = perf_tests(directory.path(), arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments}: {}", said(&output));
@@ -243,6 +247,15 @@ fn what_cannot_be_begun_is_said_with_its_place() {
             "",
             "unknown key `sned`: did you mean `send`?",
         ),
+        (
+            "a setting for daemons that run already",
+            format!(
+                "{short}[target]\ntcp = \"127.0.0.1:1\"\nwebsocket = \"127.0.0.1:2\"\nadmin = \"127.0.0.1:3\"\n\
+                 http = \"127.0.0.1:4\"\nedge_pid = 1\n"
+            ),
+            " --send ring",
+            "running ones have theirs",
+        ),
     ];
     for (name, profile, more, words) in rows {
         let directory = directory(&profile);
@@ -255,9 +268,14 @@ fn what_cannot_be_begun_is_said_with_its_place() {
 #[test]
 fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let directory = directory(PROFILE);
-    let output = perf_tests(directory.path(), "signoff --profile profile.toml --dry-run").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert!(said(&output).contains("22 rows in the budget"), "{}", said(&output));
+    for (more, words) in
+        [("", "22 rows in the budget"), ("", "120 clients, 2 repeats"), (" --repeats 1", "120 clients, 1 repeats")]
+    {
+        let line = format!("signoff --profile profile.toml --dry-run{more}");
+        let output = perf_tests(directory.path(), &line).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", said(&output));
+        assert!(said(&output).contains(words), "{line}: {}", said(&output));
+    }
     assert_eq!(
         std::fs::read_dir(directory.path()).unwrap().count(),
         2,

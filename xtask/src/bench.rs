@@ -1,70 +1,75 @@
-//! `cargo xtask bench`: the appliance under load, built with optimisation, on loopback.
+//! `cargo xtask bench`: what the appliance costs beside a raw loop of sends, both built with optimisation, on loopback.
 //!
-//! Clients and daemons share this machine's CPUs, so the figures say what this machine did, not what a host can do.
-//! Each row is a run of `perf-tests clients`, which fails when a message is lost, doubled or out of order.
+//! It runs `perf-tests signoff` with the profile `bench` once for each of the edge's two send paths, and shows both reports
+//! in one table (`perf-tests table`), whose limits decide the exit code. Clients and daemons share this machine's CPUs, so
+//! what means something are the ratios.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use crate::rig::appliance::{Appliance, Plan, Ports};
 use crate::run::{build, lock};
 use crate::setup::{self, Purpose};
 use crate::workspace;
 
-/// Away from the ports of `run`, so that both can be up.
-const BASE_PORT: u16 = 3300;
+/// Words of the edge's setting `shard.send`, in the order of the table's rows.
+const SEND_PATHS: [&str; 2] = ["plain", "ring"];
+
+/// With this a verb of `perf-tests` says that it did what it was asked, and that a limit does not hold.
+const DOES_NOT_HOLD: i32 = 1;
 
 /// Options of `bench`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  cargo xtask bench --clients 10000")]
+#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --repeats 1\n\n\
+                        Exit code 0: every limit holds, and no message was lost, doubled or out of order.")]
 pub(crate) struct Arguments {
-    /// Clients of each row
-    #[arg(long, default_value_t = 5_000)]
-    clients: u32,
-    /// Messages published in each row
-    #[arg(long, default_value_t = 200)]
-    messages: u32,
+    /// Repeats of which the medians are shown, instead of the profile's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+    repeats: Option<u64>,
 }
 
-/// A row: what it is, and the generator's options for it.
-const ROWS: [(&str, &[&str]); 4] = [
-    ("TCP, goim, one room", &["--transport", "tcp", "--rooms", "1"]),
-    ("WebSocket, goim, one room", &["--transport", "websocket", "--rooms", "1"]),
-    ("WebSocket, Bilibili, one room", &["--transport", "websocket", "--dialect", "bilibili", "--rooms", "1"]),
-    ("TCP, goim, 100 rooms", &["--transport", "tcp", "--rooms", "100"]),
-];
-
-/// Builds, starts the appliance, and runs every row.
+/// Builds, measures by both paths, and prints the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     setup::ensure(Purpose::Build)?;
     let binaries = build(true)?;
     let directory = workspace::target().join("run/bench");
     fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let _lock = lock(&directory)?;
-    let ports = Ports::from_base(BASE_PORT);
-    let plan = Plan {
-        prefix: "bench",
-        binaries: &binaries,
-        directory: &directory,
-        object: None,
-        generic: false,
-        ports: &ports,
-    };
-    let mut appliance = Appliance::start(&plan)?;
-    let mut failed = Vec::new();
-    for (name, options) in ROWS {
-        println!("\n== {name}");
-        let port = if options.contains(&"websocket") { ports.websocket } else { ports.tcp };
-        let mut load = Command::new(binaries.join("perf-tests"));
-        load.arg("clients")
-            .args(options)
-            .args(["--clients", &arguments.clients.to_string(), "--messages", &arguments.messages.to_string()])
-            .args(["--connect", &format!("127.0.0.1:{port}"), "--http", &format!("127.0.0.1:{}", ports.publisher)]);
-        if let Err(error) = workspace::run(&mut load) {
-            eprintln!("xtask: {error}");
-            failed.push(name);
-        }
-        appliance.look_after()?;
+    let perf_tests = binaries.join("perf-tests");
+    let mut table = Command::new(&perf_tests);
+    table.arg("table");
+    for path in SEND_PATHS {
+        println!("\n== shard.send = \"{path}\"");
+        let report = directory.join(format!("{path}.json"));
+        measure(&perf_tests, path, &report, arguments)?;
+        table.arg(report);
     }
-    if failed.is_empty() { Ok(()) } else { Err(format!("rows that failed: {}", failed.join(", "))) }
+    println!();
+    if holds(&mut table)? {
+        return Ok(());
+    }
+    Err(format!("not every limit holds; the reports and their pages are in {}", directory.display()))
+}
+
+/// Leaves a report, whether or not its limits hold.
+fn measure(perf_tests: &Path, path: &str, report: &Path, arguments: &Arguments) -> Result<(), String> {
+    let mut command = Command::new(perf_tests);
+    command.args(["signoff", "--profile", "perf-tests/profiles/bench.toml", "--send", path]);
+    command.arg("--json").arg(report).arg("--html").arg(report.with_extension("html"));
+    if let Some(repeats) = arguments.repeats {
+        command.args(["--repeats", &repeats.to_string()]);
+    }
+    // The table judges, both paths together.
+    holds(&mut command).map(|_| ())
+}
+
+/// Whether what a verb of `perf-tests` was asked for holds; an error when it could not be tried.
+fn holds(command: &mut Command) -> Result<bool, String> {
+    let status = command.current_dir(workspace::root()).status();
+    let status = status.map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(DOES_NOT_HOLD) => Ok(false),
+        _ => Err(format!("{command:?} failed: {status}")),
+    }
 }

@@ -28,7 +28,7 @@ struct Arguments {
 enum Verb {
     /// Start the whole appliance on this machine, with a live page; Ctrl-C takes it down
     Run(run::Arguments),
-    /// Put load on the appliance and print connects, completeness and delays
+    /// Measure the appliance beside a raw loop of sends, by both send paths, and judge the ratios
     Bench(bench::Arguments),
     /// Run every test there is, and say what was skipped and why
     Test(test::Arguments),

@@ -127,6 +127,6 @@ pub(crate) fn build(release: bool) -> Result<PathBuf, String> {
 pub(crate) fn lock(directory: &Path) -> Result<File, String> {
     let path = directory.join("lock");
     let file = File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    file.try_lock().map_err(|_| format!("another `cargo xtask run` holds {}: end it first", path.display()))?;
+    file.try_lock().map_err(|_| format!("another `cargo xtask` holds {}: end it first", path.display()))?;
     Ok(file)
 }

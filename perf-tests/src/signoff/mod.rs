@@ -10,7 +10,7 @@
 //! Layout: [`profile`] the plan · [`figures`] what can be measured · `walk` the repeats and their phases · `phases` what is
 //! done in each kind of phase · `site` the daemons · `recorder` what is seen meanwhile · [`series`] what of it is kept ·
 //! `progress` the display · [`judge`] figures against the budget · [`report`] the result · [`html`] its page · [`plot`] the
-//! page's pictures · [`compare`] two reports
+//! page's pictures · [`compare`] two reports · [`table`] reports beside their floors
 
 pub mod compare;
 pub mod figures;
@@ -26,6 +26,7 @@ pub mod report;
 mod sample;
 pub mod series;
 mod site;
+pub mod table;
 mod walk;
 
 pub use site::SiteError;

@@ -6,3 +6,4 @@ pub(crate) mod compare;
 pub(crate) mod floor;
 mod process;
 pub(crate) mod signoff;
+pub(crate) mod table;

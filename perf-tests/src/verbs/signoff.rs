@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use perf_tests::floor::SendPath;
 use perf_tests::signoff::html;
 use perf_tests::signoff::judge::{Outcome, Verdict};
-use perf_tests::signoff::profile::Profile;
+use perf_tests::signoff::profile::{Profile, Repeats};
 use perf_tests::signoff::report::{Report, write};
 
 use super::process::{raise_descriptor_limit, stop_on_signals};
@@ -36,14 +37,41 @@ pub(crate) struct Arguments {
     /// Where the page goes [default: signoff-NAME.html]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// How the edge sends, whatever the profile says; the floor is then that of the same path alone
+    #[arg(long, value_name = "PATH")]
+    send: Option<Send>,
+    /// How often everything is done, whatever the profile says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+    repeats: Option<u64>,
     /// Read the profile, say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 }
 
+/// The words of the edge's setting `shard.send`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Send {
+    /// A system call for each send
+    Plain,
+    /// io_uring, or no start
+    Ring,
+}
+
 /// Whether the host may be signed off.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
-    let profile = Profile::load(&arguments.profile)?;
+    let mut profile = Profile::load(&arguments.profile)?;
+    if let Some(send) = arguments.send {
+        if profile.target.is_some() {
+            return Err("--send is a setting of daemons that the sign-off starts: running ones have theirs".into());
+        }
+        profile.send_by(match send {
+            Send::Plain => SendPath::Send,
+            Send::Ring => SendPath::Ring,
+        });
+    }
+    if let Some(repeats) = arguments.repeats {
+        profile.repeats = Repeats::new(repeats);
+    }
     let name: String = profile.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     let path = |given: &Option<PathBuf>, end: &str| given.clone().unwrap_or(format!("signoff-{name}.{end}").into());
     let (json, html) = (path(&arguments.json, "json"), path(&arguments.html, "html"));

@@ -266,6 +266,6 @@ mod tests {
             names.push(Profile::load(&path).unwrap_or_else(|error| panic!("{error}")).name);
         }
         names.sort();
-        assert_eq!(names, ["100k", "10k", "1m"]);
+        assert_eq!(names, ["100k", "10k", "1m", "bench"]);
     }
 }

@@ -293,6 +293,24 @@ impl Profile {
         Self::parse(&Source::read(path)?)
     }
 
+    /// Has the edge send by `path`, and the floor, if there is one, do the same and nothing else.
+    ///
+    /// A row of the budget that is a multiple of the other path's floor is then not measured.
+    pub fn send_by(&mut self, path: SendPath) {
+        let word = match path {
+            SendPath::Send => "plain",
+            SendPath::Ring => "ring",
+        };
+        let shard = self.daemons.push_daemon.entry("shard").or_insert_with(|| toml::Table::new().into());
+        // What is no table is the edge's to refuse.
+        if let Some(shard) = shard.as_table_mut() {
+            shard.insert("send".to_owned(), word.into());
+        }
+        if !self.floor.paths.is_empty() {
+            self.floor.paths = BTreeSet::from([path]);
+        }
+    }
+
     /// The same for a text that was already read.
     ///
     /// # Errors
@@ -301,5 +319,25 @@ impl Profile {
         let profile: Self = source.parse()?;
         profile.check(source)?;
         Ok(profile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_and_floor_send_by_the_path_that_is_asked_for() {
+        let text = "name = \"x\"\nclients.count = 1\nphase = []\nfloor.paths = [\"send\", \"ring\"]\n\
+                    daemons.push_daemon.shard = { count = 2, send = \"auto\" }\n";
+        let mut profile: Profile = Source::new("x", text).parse().unwrap();
+        for (path, word) in [(SendPath::Ring, "ring"), (SendPath::Send, "plain")] {
+            profile.send_by(path);
+            assert_eq!(profile.daemons.push_daemon["shard"].to_string(), format!("{{ count = 2, send = \"{word}\" }}"));
+            assert_eq!(profile.floor.paths, BTreeSet::from([path]));
+        }
+        profile.floor.paths.clear();
+        profile.send_by(SendPath::Ring);
+        assert!(profile.floor.paths.is_empty(), "who has no floor gets none");
     }
 }
