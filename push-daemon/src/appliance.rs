@@ -327,7 +327,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presen
             most_asking: most_asking(config, plan.count),
             slice_sends: config.shard.slice_sends.count(),
             turn_sends: config.shard.turn_sends.count(),
-            rest_ms: config.shard.rest_ms.get_u32(),
+            rest_ms: plan.rest_ms,
             send: config.shard.send,
             order_queue: config.shard.order_queue.count(),
             backlog_bytes: config.shard.backlog_bytes.count(),

@@ -120,7 +120,8 @@ pub struct Shard {
     /// The same for rooms of one type: what stands before `://`.
     pub merge_ms_by_type: BTreeMap<String, MergeWindow>,
     /// How long a shard that has just heard clients lets others speak up before it looks again, in milliseconds: fewer
-    /// wakings for later answers. Orders and new connections never wait for it. 0 looks at once.
+    /// wakings for later answers. Orders and new connections never wait for it. 0 looks at once. Where several shards
+    /// share a CPU each rests as many times longer, up to a quarter of a second.
     pub rest_ms: Bounded<0, 1_000>,
     /// Connections that the whole edge holds. The kernel spreads clients unevenly, so a shard takes a few more than its
     /// share.
@@ -239,7 +240,7 @@ impl Default for Shard {
             send: SendPath::Auto,
             merge_ms: Bounded::new(0),
             merge_ms_by_type: BTreeMap::new(),
-            rest_ms: Bounded::new(20),
+            rest_ms: Bounded::new(10),
             max_connections: Bounded::new(100_000),
             order_queue: Bounded::new(4_096),
             accepts_per_turn: Bounded::new(64),

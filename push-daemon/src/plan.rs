@@ -12,10 +12,16 @@ use crate::config::Config;
 /// Descriptors of a table that are not connections: standard streams, polls, listeners, and some to spare.
 const RESERVED_DESCRIPTORS: u64 = 64;
 
+/// Longest rest of a shard in milliseconds, however many share a CPU: what a client asks is to be answered in a moment.
+const LONGEST_REST_MS: u32 = 250;
+
 /// How many shards, how large, and on which CPUs.
 pub(crate) struct Plan {
     /// Shards.
     pub(crate) count: u16,
+    /// How long a shard rests that has heard clients, in milliseconds. Shards of one CPU take turns, so that the CPU is
+    /// woken as seldom as if it had one.
+    pub(crate) rest_ms: u32,
     /// Connections of each.
     pub(crate) capacity: u32,
     /// CPUs to stay on, in turn; none when shards are not pinned.
@@ -48,7 +54,10 @@ impl Plan {
                 "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
             );
         }
-        Ok(Self { count, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
+        let rest_ms = config.shard.rest_ms.get_u32() * u32::from(count) / (cpus.len() as u32).max(1);
+        let rest_ms =
+            rest_ms.clamp(config.shard.rest_ms.get_u32(), LONGEST_REST_MS.max(config.shard.rest_ms.get_u32()));
+        Ok(Self { count, rest_ms, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
     }
 
     /// The CPU of the shard with this number, if it has one.

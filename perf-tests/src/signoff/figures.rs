@@ -76,7 +76,7 @@ pub const CATALOGUE: &[Figure] = &[
     low("not_joined", "", false, BUILDING, "Clients that should be in and are not"),
     high("returns", "clients", false, &[Churn, Storm], "Times that a client left and was let in again"),
     low("recovered_seconds", "s", false, &[Storm], "Until everybody was back"),
-    low("bytes_per_connection", "B", false, &[Idle], "Memory of the edge (RSS) per idle joined connection"),
+    low("bytes_per_connection", "B", true, &[Idle], "Memory of the edge (RSS) per idle joined connection"),
     low(
         "kernel_bytes_per_connection",
         "B",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::{CATALOGUE, Figures};
+use super::figures::{CATALOGUE, Figure, Figures, describe};
 use super::profile::{Limit, Profile};
 
 /// What a row of the budget came to.
@@ -28,7 +28,7 @@ pub struct Verdict {
     pub figure: String,
     /// What it has to be.
     pub limit: Limit,
-    /// Its median; `null` when it was not measured.
+    /// Its median, or of what went wrong the worst repeat; `null` when it was not measured.
     pub value: Option<f64>,
     /// The median of what it is a multiple of; `null` when it stands alone or that was not measured.
     pub of_value: Option<f64>,
@@ -65,11 +65,13 @@ pub fn judge(profile: &Profile, figures: &Figures) -> Vec<Verdict> {
 fn row(name: &str, limit: &Limit, figures: &Figures) -> Verdict {
     let value = figures.get(name);
     let of = limit.of.as_deref().and_then(|of| figures.get(of));
+    // A message that one of three repeats has lost makes no median.
+    let counts = describe(name).is_some_and(Figure::is_count);
     let ratio = value.zip(of).and_then(|(value, of)| value.ratio(of)).map(|ratio| ratio.median);
     let mut verdict = Verdict {
         figure: name.to_owned(),
         limit: limit.clone(),
-        value: value.map(|value| value.median),
+        value: value.map(|value| if counts { value.max } else { value.median }),
         of_value: of.map(|of| of.median),
         ratio,
         outcome: Outcome::NotMeasured,
@@ -142,5 +144,17 @@ mod tests {
             let found: Vec<_> = verdicts.iter().map(|verdict| (verdict.judged(), verdict.outcome)).collect();
             assert_eq!(found, [(judged, outcome)], "{name}");
         }
+    }
+
+    #[test]
+    fn what_went_wrong_is_judged_by_the_worst_repeat() {
+        let text = format!("{PROFILE}\n[budget]\none.missing = {{ max = 0 }}");
+        let profile = Profile::parse(&Source::new("rows.toml", text)).unwrap();
+        let mut figures = Figures::default();
+        for missing in [0.0, 3.0, 0.0] {
+            figures.record("one", "missing", missing);
+        }
+        let verdicts = judge(&profile, &figures);
+        assert_eq!((verdicts[0].judged(), verdicts[0].outcome), (Some(3.0), Failed));
     }
 }

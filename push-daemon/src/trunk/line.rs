@@ -26,6 +26,9 @@ const WRITE_QUEUE: usize = 256;
 /// Space for one read; a frame that is longer grows the buffer up to the format's limit.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Longest batch of frames whose memory is kept for the next.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// Up to this part more of a pause, so that the edges of a tier that restarts do not come back all at once.
 const JITTER: f64 = 0.3;
 
@@ -268,6 +271,10 @@ async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>, pin
         }
         if let Err(error) = writer.write_all(&buffer).await {
             return error.into();
+        }
+        if buffer.len() > KEPT_BYTES {
+            // What a storm of clients needed goes with it.
+            buffer = BytesMut::new();
         }
         buffer.clear();
     }

@@ -48,6 +48,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// How often the edge reports its load, in ticks.
 const REPORT_TICKS: u32 = 10;
 
+/// News for which the hub keeps memory; a storm needs more, for a while.
+const KEPT_NEWS: usize = 64;
+
 /// How long an order waits before a full queue is tried again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -170,7 +173,10 @@ pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
                 Some((index, event)) => hub.line_event(index, event).await,
                 None => return,
             },
-            () = news.take(&mut batch) => hub.take_news(&mut batch).await,
+            () = news.take(&mut batch) => {
+                hub.take_news(&mut batch).await;
+                batch.shrink_to(KEPT_NEWS);
+            }
             _ = ticker.tick() => hub.tick().await,
         }
         hub.wake_told();

@@ -76,7 +76,7 @@ fn pattern(phase: &Phase) -> (Pattern, Duration) {
     let (all_rooms, rooms) = (phase.per_second.unwrap_or(0.0), phase.rooms.get() as f64);
     let per_second = all_rooms / rooms;
     match phase.kind {
-        Kind::Connect => (Pattern::Accept, Duration::ZERO),
+        Kind::Connect | Kind::Idle => (Pattern::Accept, Duration::ZERO),
         // Also where an edge has a backlog: it too has always more to send.
         _ if per_second == 0.0 => (Pattern::FLAT_OUT, FLAT_OUT),
         _ => {
@@ -92,6 +92,9 @@ fn record(phase: &str, kind: Kind, found: &FloorFigures, figures: &mut Figures) 
         figures.record(phase, "cpu_us", found.connect_cpu_us);
         figures.record(phase, "per_second", found.connects_per_second);
         return;
+    }
+    if kind == Kind::Idle {
+        return figures.record(phase, "bytes_per_connection", found.rss_bytes_per_client);
     }
     for (figure, value) in [
         ("cpu_us_per_message", found.cpu_us_per_delivered),
@@ -124,6 +127,7 @@ mod tests {
     fn the_floor_does_what_the_phase_does() {
         let rows = [
             ("kind = \"connect\"", Pattern::Accept, 0.0),
+            ("kind = \"idle\"\nseconds = 1", Pattern::Accept, 0.0),
             ("kind = \"broadcast\"\nper_second = 1\nmessages = 5", Pattern::ONE_A_SECOND, 5.0),
             ("kind = \"broadcast\"\nper_second = 40\nmessages = 80", Pattern::FORTY_AS_THEY_COME, 2.0),
             ("kind = \"broadcast\"\nper_second = 40\nmessages = 80\nmerge_ms = 1000", Pattern::FORTY_MERGED, 2.0),

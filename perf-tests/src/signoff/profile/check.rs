@@ -13,7 +13,7 @@ impl Kind {
     fn keys(self) -> (usize, &'static [&'static str]) {
         match self {
             Self::Connect => (0, &["floor"]),
-            Self::Idle => (1, &["seconds"]),
+            Self::Idle => (1, &["seconds", "floor"]),
             Self::Broadcast => (2, &["messages", "per_second", "merge_ms", "floor", "message_bytes", "abreast"]),
             Self::Backlog => (1, &["messages", "floor", "message_bytes"]),
             Self::Push => (3, &["by", "messages", "per_second", "message_bytes"]),
