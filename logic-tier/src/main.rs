@@ -11,7 +11,11 @@ use logic_tier::config::Config;
 use sd_notify::NotifyState;
 use settings::Source;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
+
+/// Lines of the log that may wait to be written; then lines are dropped. A reader that is slow, or gone, stops nobody.
+const WAITING_LINES: usize = 4_096;
 
 /// The logic tier of the push appliance: publisher API, bus, job, sessions, admission, nodes, trunk.
 ///
@@ -35,7 +39,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    // When the guard is dropped, at the end, lines that wait are written.
+    let (lines, _guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).thread_name("log").finish(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(lines).init();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

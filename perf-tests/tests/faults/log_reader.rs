@@ -55,6 +55,37 @@ fn a_log_that_nobody_reads_stops_nothing() {
     drop(reader);
 }
 
+/// A tier that logs into `log`, and takes messages although edges come and go, which it has something to say about.
+fn takes_messages_all_the_same(log: OwnedFd) {
+    let mut rig = Rig::start("", "");
+    rig.stack.tier().log_into(log);
+    rig.stack.tier().restart(SOON).unwrap();
+    for number in 0..3 {
+        rig.stack.edge().restart(SOON).unwrap();
+        let mut client = Client::in_room(&rig.stack, EVERY_PATH[0], 1);
+        rig.push("1", &format!("message {number}"));
+        assert_eq!(client.hears(), format!("message {number}"));
+    }
+    assert_eq!(rig.stack.tier().ended().unwrap(), None);
+    let status = rig.stack.tier().stop(SOON).unwrap().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_tier_whose_log_has_no_reader_takes_messages() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    drop(reader);
+    takes_messages_all_the_same(writer);
+}
+
+#[test]
+fn a_tier_whose_log_nobody_reads_takes_messages() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    fill(&writer);
+    takes_messages_all_the_same(writer);
+    drop(reader);
+}
+
 /// Writes into the pipe until it takes no more. It blocks its writers afterwards, as before.
 fn fill(pipe: &OwnedFd) {
     let flags = fcntl_getfl(pipe).unwrap();
