@@ -204,7 +204,7 @@ mod tests {
             ("name = \"one\"\nkind = \"idle\"\n", "4:1: phase.0.seconds: is missing"),
             (
                 "name = \"one\"\nkind = \"idle\"\nseconds = 3\nshare = 0.5\n",
-                "8:9: a phase of this kind has no `share`; it has seconds",
+                "8:9: a phase of this kind has no `share`; it has seconds, floor",
             ),
             (
                 "name = \"one\"\nkind = \"storm\"\nmessages = 3\nper_second = 1\nshare = 1.5\n",
