@@ -91,8 +91,7 @@ impl<const HEADERS: usize> Segment<HEADERS> {
     #[inline(always)]
     pub fn parse(ctx: &XdpContext) -> Result<Self, NoSegment> {
         // SAFETY: `ptr_at` checked that all bytes are inside the frame, and bytes have no alignment.
-        let headers =
-            ptr_at::<[u8; HEADERS]>(ctx, 0).map(|bytes| unsafe { *bytes }).ok_or(NoSegment::Malformed)?;
+        let headers = ptr_at::<[u8; HEADERS]>(ctx, 0).map(|bytes| unsafe { *bytes }).ok_or(NoSegment::Malformed)?;
         // SAFETY: the helper only reads the context that the kernel gave us.
         let frame_bytes = unsafe { bpf_xdp_get_buff_len(raw(ctx)) } as u32;
         let ip = ETHERNET_BYTES;
