@@ -316,6 +316,9 @@ pub enum EngineError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The engine without sockets.
+    #[error(transparent)]
+    Xdp(#[from] xdp::error::XdpError),
     /// A thread is gone, and its clients with it.
     #[error("a client thread panicked")]
     Panicked,
