@@ -31,13 +31,11 @@ pub fn play<const HEADERS: usize>(ctx: &XdpContext) -> u32 {
     let Some(number) = number_of(script, &segment) else { return XDP_PASS };
     let Some(place) = CLIENTS.get_ptr_mut(number) else { return XDP_PASS };
     // SAFETY: the pointer is into a live map value. The segments of one client come through one queue, one at a time, and
-    // userspace does not write what it reads here.
-    let mut client = unsafe { *place };
-    let answer = take(ctx, script, number, &mut client, &segment);
-    // SAFETY: as above.
-    unsafe { *place = client };
-    match answer {
-        Some(answer) => answer::send(ctx, script, &segment, &client, &answer),
+    // userspace does not write what it reads here. (In place, because what stands in a map is unknown to the verifier: of a
+    // copy it would follow every value that a loop may have left there.)
+    let client = unsafe { &mut *place };
+    match take(ctx, script, number, client, &segment) {
+        Some(answer) => answer::send(ctx, script, &segment, client, &answer),
         None => XDP_DROP,
     }
 }
@@ -97,9 +95,9 @@ fn take<const HEADERS: usize>(
     if old_bytes < bytes {
         let new_bytes = bytes - old_bytes;
         let from = segment.payload_at + old_bytes;
-        stream::take(&mut Bytes { ctx, script, number, at: from, to: from + new_bytes }, client);
-        client.next_in = client.next_in.wrapping_add(new_bytes);
-        count(Count::Bytes, u64::from(new_bytes));
+        let taken = stream::take(&mut Bytes { ctx, script, client, number, at: from, to: from + new_bytes });
+        client.next_in = client.next_in.wrapping_add(taken);
+        count(Count::Bytes, u64::from(taken));
     }
     if !fin {
         return Some(Answer::plain(ACK));

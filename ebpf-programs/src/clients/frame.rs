@@ -3,6 +3,8 @@
 //! The server's kernel sends plain frames: no VLAN tag, no IPv4 options, no extension headers. So the headers have one
 //! length for each family, which is the parameter `HEADERS` here and elsewhere: Ethernet, IP and the fixed part of TCP.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
@@ -60,13 +62,25 @@ pub fn ptr_at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
 /// A copy of the `N` bytes at `offset`, which the verifier need not know.
 #[inline(always)]
 pub fn load<const N: usize>(ctx: &XdpContext, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    load_into(ctx, offset, &mut bytes, N as u32).then_some(bytes)
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+    // SAFETY: `bytes` holds `N` bytes; the kernel checks the frame's end.
+    let loaded = unsafe { bpf_xdp_load_bytes(raw(ctx), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    if loaded != 0 {
+        return None;
+    }
+    // SAFETY: the helper has written all of it.
+    Some(unsafe { bytes.assume_init() })
 }
 
-/// Copies `length` bytes at `offset`, which is at most `N`, to the start of `bytes`. False when they are not all there.
+/// Copies `length` bytes at `offset` to the start of `bytes`. False when it is none, or more than there is room for, or not
+/// all there.
 #[inline(always)]
 pub fn load_into<const N: usize>(ctx: &XdpContext, offset: u32, bytes: &mut [u8; N], length: u32) -> bool {
+    // Hidden, or the compiler moves the comparison to what `length` was made of, where the verifier learns nothing from it.
+    let length = core::hint::black_box(length);
+    if length == 0 || length > N as u32 {
+        return false;
+    }
     // SAFETY: `bytes` holds `length` bytes; the verifier checks it once more, and the kernel the frame's end.
     unsafe { bpf_xdp_load_bytes(raw(ctx), offset, bytes.as_mut_ptr().cast(), length) == 0 }
 }

@@ -1,6 +1,6 @@
 //! The tables. Userspace sizes `CLIENTS` when it loads the object; nothing is pinned.
 
-use abi::clients::{COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, Script};
+use abi::clients::{COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, STAMP_END, Script};
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
@@ -28,6 +28,11 @@ pub static DELAYS: PerCpuArray<u64, { DELAY_BUCKETS as usize }> = PerCpuArray::n
 /// 0 to the auth packet in the making: this CPU's own.
 #[btf_map]
 pub static GREETING: PerCpuArray<[u8; GREETING_BYTES], 1> = PerCpuArray::new();
+
+/// 0 to the beginning of a packet that a segment cut: this CPU's own. On the stack, the compiler would reach for its bytes
+/// in ways that the verifier does not follow.
+#[btf_map]
+pub static PIECE: PerCpuArray<[u8; STAMP_END as usize], 1> = PerCpuArray::new();
 
 /// Counts `times` more of `what`.
 #[inline(always)]

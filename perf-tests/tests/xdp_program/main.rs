@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use abi::clients::{Client, Count, PROGRAM, initial_sequence, state};
 use aya::programs::{TestRun as _, TestRunOptions};
 use frames::{ACK, BOTH, FIN, Family, PSH, RST, SYN, Segment, frame, parse, segment};
+use perf_tests::load::engine::xdp::error::XdpError;
 use perf_tests::load::engine::xdp::program::Program;
 use perf_tests::load::engine::xdp::script::{FIRST_PORT, PORTS_PER_ADDRESS, script};
 use perf_tests::load::scenario::Scenario;
@@ -36,7 +37,10 @@ const OURS_AT: u32 = initial_sequence(NUMBER, SECRET).wrapping_add(1);
 fn bring_up() -> Option<Program> {
     let mut program = match Program::load(CLIENTS) {
         Ok(program) => program,
-        Err(error) if std::env::var_os("PUSH_REQUIRE_KERNEL").is_none() => {
+        // Anything else is the program's fault.
+        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. }))
+            if std::env::var_os("PUSH_REQUIRE_KERNEL").is_none() =>
+        {
             println!("skipped: {error}");
             return None;
         }
