@@ -1,9 +1,9 @@
 //! The frame that goes back: the server's own, turned round and cut or grown to what the client says.
 
-use abi::clients::{Client, Count, GREETING_BYTES, NUMBER_DIGITS, Script};
+use abi::clients::{Client, Count, GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, Script};
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
-    helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_tail, bpf_xdp_store_bytes},
+    helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
 
@@ -48,8 +48,11 @@ pub fn send<const HEADERS: usize>(
     let (bytes, sum) = greeting.map_or((0, 0), |greeting| (greeting.bytes, greeting.sum));
     let headers = headers(segment, client, answer.flags, bytes, sum);
     let delta = (HEADERS as u32 + bytes).wrapping_sub(segment.frame_bytes) as i32;
+    // It grows at its head, where XDP has room for certain. Behind a frame that came over a veth pair there may be none.
     // SAFETY: the context is the kernel's; all pointers into the frame are taken anew behind this.
-    if unsafe { bpf_xdp_adjust_tail(raw(ctx), delta) } != 0 {
+    let adjusted =
+        unsafe { if delta > 0 { bpf_xdp_adjust_head(raw(ctx), -delta) } else { bpf_xdp_adjust_tail(raw(ctx), delta) } };
+    if adjusted != 0 {
         count(Count::Unanswered, 1);
         return XDP_DROP;
     }
@@ -107,7 +110,7 @@ fn headers<const HEADERS: usize>(
     out[tcp + 16..tcp + 20].copy_from_slice(&[0; 4]);
     // The pseudo header: addresses, length and protocol.
     let address_bytes = if HEADERS == IPV4_HEADERS { 8 } else { 32 };
-    let seed = payload_sum.wrapping_add(u32::from((carried as u16 + u16::from(TCP)).to_be()));
+    let seed = once(payload_sum) + u32::from((carried as u16 + u16::from(TCP)).to_be());
     let sum = sum_of(&mut out, tcp - address_bytes, address_bytes as u32, seed);
     let checksum = folded(sum_of(&mut out, tcp, TCP_BYTES as u32, sum));
     out[tcp + 16..tcp + 18].copy_from_slice(&checksum);
@@ -125,8 +128,13 @@ fn sum_of<const N: usize>(bytes: &mut [u8; N], at: usize, length: u32, seed: u32
 /// The checksum of a sum, in the order of the bytes that were summed.
 #[inline(always)]
 fn folded(sum: u32) -> [u8; 2] {
-    let once = (sum >> 16) + (sum & 0xffff);
-    (!((once >> 16) + once) as u16).to_ne_bytes()
+    (!once(once(sum)) as u16).to_ne_bytes()
+}
+
+/// A sum with its carries brought in: below 0x1ffff, and below 0x10000 the second time.
+#[inline(always)]
+fn once(sum: u32) -> u32 {
+    (sum >> 16) + (sum & 0xffff)
 }
 
 /// A client's auth packet, in this CPU's own buffer.
@@ -141,7 +149,7 @@ struct Greeting {
 fn greeting_of(script: &Script, number: u32) -> Option<Greeting> {
     let place = GREETING.get_ptr_mut(0)?;
     let bytes = script.greeting_bytes;
-    if bytes == 0 || bytes > GREETING_BYTES as u32 {
+    if bytes == 0 || bytes > MAX_GREETING_BYTES {
         return None;
     }
     // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.

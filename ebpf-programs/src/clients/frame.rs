@@ -104,25 +104,25 @@ impl<const HEADERS: usize> Segment<HEADERS> {
 
     #[inline(always)]
     pub fn parse(ctx: &XdpContext) -> Result<Self, NoSegment> {
+        let ip = ETHERNET_BYTES;
+        let protocol_at = ip + if HEADERS == IPV4_HEADERS { 9 } else { 6 };
+        // SAFETY: `ptr_at` checked that the byte is inside the frame.
+        let protocol = ptr_at::<u8>(ctx, protocol_at).map(|byte| unsafe { *byte });
+        if protocol.is_some_and(|protocol| protocol != TCP) {
+            return Err(NoSegment::NotTcp);
+        }
         // SAFETY: `ptr_at` checked that all bytes are inside the frame, and bytes have no alignment.
         let headers = ptr_at::<[u8; HEADERS]>(ctx, 0).map(|bytes| unsafe { *bytes }).ok_or(NoSegment::Malformed)?;
         // SAFETY: the helper only reads the context that the kernel gave us.
         let frame_bytes = unsafe { bpf_xdp_get_buff_len(raw(ctx)) } as u32;
-        let ip = ETHERNET_BYTES;
         // What IP says that it carries.
         let carried = if HEADERS == IPV4_HEADERS {
-            if headers[ip + 9] != TCP {
-                return Err(NoSegment::NotTcp);
-            }
             let is_fragment = (headers[ip + 6] & 0x3f) | headers[ip + 7] != 0;
             if headers[ip] != 0x45 || is_fragment {
                 return Err(NoSegment::Malformed);
             }
             u32::from(half(&headers, ip + 2)).wrapping_sub(20)
         } else {
-            if headers[ip + 6] != TCP {
-                return Err(NoSegment::NotTcp);
-            }
             u32::from(half(&headers, ip + 4))
         };
         let tcp = Self::TCP_AT;

@@ -205,7 +205,9 @@ impl Arguments {
     /// What clients made of XDP have no use for, or cannot do.
     fn check_for_xdp(&self) -> Result<(), String> {
         if !self.connect.is_empty() {
-            return Err("--engine xdp starts the daemons itself, in a namespace of its own: leave out --connect".to_owned());
+            return Err(
+                "--engine xdp starts the daemons itself, in a namespace of its own: leave out --connect".to_owned()
+            );
         }
         if self.listen_only {
             return Err("--engine xdp has to publish itself: leave out --listen-only".to_owned());

@@ -157,7 +157,7 @@ fn ack(sequence: u32, acknowledged: u32) -> Option<Segment> {
 #[test]
 fn the_servers_syn_is_answered_by_an_auth_packet_with_the_clients_own_number_and_room() {
     let Some(mut program) = bring_up() else { return };
-    for (number, family) in [0, 1, 15, 16, NUMBER, CLIENTS - 1].into_iter().flat_map(|n| BOTH.map(|f| (n, f))) {
+    for (number, family) in (0..CLIENTS).flat_map(|number| BOTH.map(|family| (number, family))) {
         program.set_client(number, &Client::default()).unwrap();
         let ours = initial_sequence(number, SECRET).wrapping_add(1);
         let said = segment(SERVER_AT.wrapping_sub(1), ours, SYN | ACK, &[]);
@@ -173,7 +173,7 @@ fn the_servers_syn_is_answered_by_an_auth_packet_with_the_clients_own_number_and
         let client = program.client(number).unwrap();
         assert_eq!(client, Client { next_in: SERVER_AT, next_out: ours, state: state::GREETED, ..Client::default() });
     }
-    assert_eq!(program.counts().unwrap().of(Count::Established), 12);
+    assert_eq!(program.counts().unwrap().of(Count::Established), u64::from(2 * CLIENTS));
 }
 
 #[test]
@@ -554,8 +554,8 @@ fn frames_that_contradict_themselves_are_dropped_and_counted() {
     }
     let arp = bent(13, 0x06);
     assert_eq!(run(&mut program, &arp), (XDP_PASS, arp), "ARP is the kernel's");
-    let udp = bent(23, 17);
-    assert_eq!(run(&mut program, &udp), (XDP_PASS, udp), "so is UDP");
+    let udp = bent(23, 17)[..42].to_vec();
+    assert_eq!(run(&mut program, &udp), (XDP_PASS, udp), "so is UDP, however short");
 }
 
 /// The stream of one client, cut at every place: whatever the segments, the books are the same.

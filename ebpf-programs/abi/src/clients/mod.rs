@@ -27,8 +27,12 @@ pub const COUNTS_MAP: &str = "CLIENT_COUNTS";
 /// Per CPU, a `u64` by [`delay_bucket`].
 pub const DELAYS_MAP: &str = "DELAYS";
 
-/// The longest auth packet.
+/// Room for the auth packet in the script.
 pub const GREETING_BYTES: usize = 256;
+
+/// The longest auth packet: a SYN's answer grows by it into the 256 bytes in front of a frame, of which the kernel keeps
+/// some for itself.
+pub const MAX_GREETING_BYTES: u32 = 208;
 
 /// Room for a number in the auth packet: the digits of the largest `u32`.
 pub const NUMBER_DIGITS: usize = 10;
@@ -62,7 +66,7 @@ pub struct Script {
     pub first_room: u32,
     /// Rooms: client n is in room n modulo this. 0 counts as 1.
     pub rooms: u32,
-    /// Length of `greeting`. At most `GREETING_BYTES`.
+    /// Length of what `greeting` holds. At most `MAX_GREETING_BYTES`.
     pub greeting_bytes: u32,
     /// Where in `greeting` the `NUMBER_DIGITS` of the user id go, blanks in front.
     pub mid_at: u32,

@@ -101,7 +101,11 @@ impl Phase {
         for (bucket, (now, before)) in delays.iter().zip(&self.delays).enumerate() {
             // The middle of the bucket, which is at most an eighth wide.
             let (from, to) = (delay_bucket_start_ns(bucket as u32), delay_bucket_start_ns(bucket as u32 + 1));
-            tally.delay_us.saturating_record_n(((from + to) / 2000).max(1), now.wrapping_sub(*before));
+            let times = now.wrapping_sub(*before);
+            // Even none would raise the highest.
+            if times > 0 {
+                tally.delay_us.saturating_record_n(((from + to) / 2000).max(1), times);
+            }
         }
         (self.counts, self.delays) = (counts, delays);
         Ok(tally)

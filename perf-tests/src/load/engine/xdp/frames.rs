@@ -38,7 +38,15 @@ impl Frames {
         self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &packet)
     }
 
-    fn frame(&self, number: u32, sequence: u32, acknowledged: u32, flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    fn frame(
+        &self,
+        number: u32,
+        sequence: u32,
+        acknowledged: u32,
+        flags: u8,
+        options: &[u8],
+        payload: &[u8],
+    ) -> Vec<u8> {
         let Script { first_address, first_port, ports_per_address, .. } = self.script;
         let source = Ipv4Addr::from(first_address + number / ports_per_address);
         let port = (first_port + number % ports_per_address) as u16;

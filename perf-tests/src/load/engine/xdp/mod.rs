@@ -97,7 +97,8 @@ impl Engine for XdpEngine {
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
         let refused = of(&[Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant]);
-        let unanswered = if self.sealed { u64::from(self.scenario.clients).saturating_sub(joined + refused) } else { 0 };
+        let unanswered =
+            if self.sealed { u64::from(self.scenario.clients).saturating_sub(joined + refused) } else { 0 };
         Gauges {
             joined,
             failed: refused + unanswered,

@@ -129,7 +129,8 @@ impl Rig {
         self.in_clients(|| {
             let thread = gettid().as_raw_nonzero().to_string();
             self.in_server(|| {
-                let ends = ["address", &server_mac, "type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac];
+                let ends =
+                    ["address", &server_mac, "type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac];
                 ip(&[&["link", "add", SERVER_END][..], &ends, &["netns", &thread]].concat())
             })
         })???;
@@ -190,8 +191,8 @@ fn path_of(namespace: &File) -> PathBuf {
 /// Index of an interface of this thread's namespace.
 fn index_of(name: &str) -> Result<u32, XdpError> {
     use rustix::net::{AddressFamily, SocketType, netdevice, socket};
-    let found = socket(AddressFamily::INET, SocketType::DGRAM, None)
-        .and_then(|socket| netdevice::name_to_index(&socket, name));
+    let found =
+        socket(AddressFamily::INET, SocketType::DGRAM, None).and_then(|socket| netdevice::name_to_index(&socket, name));
     found.map_err(|error| XdpError::io(format!("find the interface {name}"))(error.into()))
 }
 

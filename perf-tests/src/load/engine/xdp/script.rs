@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use abi::clients::{GREETING_BYTES, NUMBER_DIGITS, Script};
+use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, Script};
 use wire::goim::{Header, op};
 
 use super::error::XdpError;
@@ -44,8 +44,8 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
     let body = request.to_body();
     let mut packet = Vec::new();
     Header { version: 1, operation: op::AUTH, sequence: 1 }.put_packet(&body, &mut packet);
-    if packet.len() > GREETING_BYTES {
-        return beyond(format!("an auth packet of {} bytes, with room for {GREETING_BYTES}", packet.len()));
+    if packet.len() > MAX_GREETING_BYTES as usize {
+        return beyond(format!("an auth packet of {} bytes, with room for {MAX_GREETING_BYTES}", packet.len()));
     }
     let room = format!("{}://{lowest}\"", scenario.room_type);
     let (Some(mid_at), Some(room_at)) = (place_of(&packet, &ANY_MID.to_string()), place_of(&packet, &room)) else {
