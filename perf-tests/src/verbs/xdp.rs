@@ -27,6 +27,9 @@ pub(super) fn run(
     if u64::from(scenario.clients) > most {
         return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients).into());
     }
+    if !scenario.behaviour.orders().is_empty() {
+        return Err("clients made of XDP only listen yet: leave out what they shall do besides".into());
+    }
     let mut program = Program::load(scenario.clients)?;
     let addresses = addresses();
     let guarded = vec![addresses.tcp.port(), addresses.websocket.port()];

@@ -24,14 +24,14 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub(crate) struct Oracle {
+pub(crate) struct SocketServer {
     listener: TcpListener,
     /// By client; `None` until it has come, and when it was let go.
     clients: Vec<Option<TcpStream>>,
     first_mid: i64,
 }
 
-impl Oracle {
+impl SocketServer {
     /// Listens at `address` in the server's namespace, for `clients` clients with user ids from `first_mid` on.
     pub(crate) fn listen(rig: &Rig, address: SocketAddr, clients: u32, first_mid: i64) -> Self {
         let listener = rig.in_server(|| {

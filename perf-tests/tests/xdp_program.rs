@@ -2,18 +2,20 @@
 //! frame at a time, by `BPF_PROG_TEST_RUN`.
 #![allow(clippy::unwrap_used)] // A test that fails by panicking has said what it had to say, its helpers included.
 
-mod frames;
+mod missing_part;
+mod segments;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use abi::clients::{Client, Count, PROGRAM, initial_sequence, state};
 use aya::programs::{TestRun as _, TestRunOptions};
-use frames::{ACK, BOTH, FIN, Family, PSH, RST, SYN, Segment, frame, parse, segment};
+use missing_part::{Kind, or_skip};
 use perf_tests::load::engine::xdp::error::XdpError;
 use perf_tests::load::engine::xdp::program::Program;
 use perf_tests::load::engine::xdp::script::{FIRST_PORT, PORTS_PER_ADDRESS, script};
 use perf_tests::load::scenario::Scenario;
 use perf_tests::load::stamp::{Stamp, monotonic_ns};
+use segments::{ACK, BOTH, FIN, Family, PSH, RST, SYN, Segment, frame, parse, segment};
 use wire::auth::AuthBody;
 use wire::goim::{Header, op};
 
@@ -35,17 +37,12 @@ const OURS_AT: u32 = initial_sequence(NUMBER, SECRET).wrapping_add(1);
 
 /// The kernel's program with its clients. `None` after saying why not.
 fn bring_up() -> Option<Program> {
-    let mut program = match Program::load(CLIENTS) {
-        Ok(program) => program,
+    let loaded = match Program::load(CLIENTS) {
+        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is the program's fault.
-        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. }))
-            if std::env::var_os("PUSH_REQUIRE_KERNEL").is_none() =>
-        {
-            println!("skipped: {error}");
-            return None;
-        }
-        Err(error) => panic!("{error}"),
+        loaded => Ok(loaded.unwrap()),
     };
+    let mut program = or_skip(Kind::Kernel, "clients made of XDP", loaded)?;
     let scenario = Scenario { clients: CLIENTS, rooms: ROOMS, run: RUN, first_mid: 5000, ..Scenario::default() };
     program.set_script(&script(&scenario, FIRST, SECRET).unwrap()).unwrap();
     Some(program)

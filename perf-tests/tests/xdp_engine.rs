@@ -1,14 +1,15 @@
 //! Clients made of XDP against a server of plain kernel sockets: what they heard is what it said.
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
-mod oracle;
+mod missing_part;
+mod socket_server;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oracle::{Oracle, eventually, message, packet};
+use missing_part::{Kind, or_skip};
 use perf_tests::load::engine::xdp::XdpEngine;
 use perf_tests::load::engine::xdp::error::XdpError;
 use perf_tests::load::engine::xdp::program::Program;
@@ -17,6 +18,7 @@ use perf_tests::load::engine::{Books, Due, Engine};
 use perf_tests::load::numbers::Numbers;
 use perf_tests::load::scenario::Scenario;
 use perf_tests::load::target::Target;
+use socket_server::{SocketServer, eventually, message, packet};
 use wire::goim::op;
 
 const RUN: u32 = 4711;
@@ -42,17 +44,12 @@ fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<(Program, Rig)> {
         let rig = Rig::build(&mut program, server_end)?;
         Ok((program, rig))
     });
-    match built {
-        Ok(built) => Some(built),
+    let built = match built {
+        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is ours.
-        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. }))
-            if std::env::var_os("PUSH_REQUIRE_KERNEL").is_none() =>
-        {
-            println!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
+        built => Ok(built.unwrap()),
+    };
+    or_skip(Kind::Kernel, "clients made of XDP", built)
 }
 
 fn granted(_client: u32) -> Option<Vec<u8>> {
@@ -73,7 +70,7 @@ fn every_message_is_accounted_for_however_the_stream_is_cut() {
     const MESSAGES: u32 = 40;
     let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Filter(vec![PORT])) else { return };
     let scenario = scenario(CLIENTS);
-    let mut server = Oracle::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
+    let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
     let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
     server.welcome(granted);
     assert_eq!(open(&mut engine, u64::from(CLIENTS)), [100, 100, 100]);
@@ -102,7 +99,7 @@ fn whatever_the_server_does_wrong_is_counted_as_what_it_is() {
     const MESSAGES: u32 = 6;
     let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
-    let mut server = Oracle::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
+    let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
     let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
@@ -147,7 +144,7 @@ fn who_does_not_get_in_has_a_reason() {
     const CLIENTS: u32 = 9;
     let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
-    let mut server = Oracle::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
+    let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
     let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
     server.welcome(|client| match client % 3 {
         0 => granted(client),
@@ -180,7 +177,7 @@ fn heartbeats_are_sent_until_they_are_heard() {
     const CLIENTS: u32 = 4;
     let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = Scenario { heartbeat: Duration::from_millis(200), ..scenario(CLIENTS) };
-    let mut server = Oracle::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
+    let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
     let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
