@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 fn is_there() -> bool {
     let loaded = match Program::load(1) {
         Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
-        loaded => Ok(drop(loaded.unwrap())),
+        loaded => Ok(loaded.unwrap()),
     };
     or_skip(Kind::Kernel, "perf-tests clients --engine xdp", loaded).is_some()
 }

@@ -32,7 +32,7 @@ const NOT_INHERITED: [&str; 9] = [
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// Compile the kernel's programs to target/bpf/push-appliance.bpf.o
+/// Compile the kernel's programs to target/bpf: push-appliance.bpf.o, and push-clients.bpf.o for tests
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask build-ebpf")]
 pub(crate) struct Arguments {

@@ -4,7 +4,7 @@
 //! no orders yet: its clients listen, and that is all.
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
-//! [`script`] what the clients do · `frames` and `injector` what the program cannot send by itself · `books` from tables
+//! [`mod@script`] what the clients do · `frames` and `injector` what the program cannot send by itself · `books` from tables
 //! to a tally · [`error`] what can be missing
 
 mod books;
