@@ -40,7 +40,7 @@ fn scenario(clients: u32) -> Scenario {
 
 /// The kernel's side. `None` after saying why not.
 fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<(Program, Rig)> {
-    let built = Program::load(clients).and_then(|mut program| {
+    let built = Program::load(clients, 1000).and_then(|mut program| {
         let rig = Rig::build(&mut program, server_end)?;
         Ok((program, rig))
     });
@@ -90,6 +90,7 @@ fn every_message_is_accounted_for_however_the_stream_is_cut() {
     assert_eq!((tally.counts.gaps, tally.counts.duplicates, tally.counts.order_faults), (0, 0, 0));
     assert_eq!((tally.foreign, tally.misrouted, tally.balance.silent_clients), (0, 0, 0));
     assert_eq!((tally.delay_us.len(), tally.bytes_received), (all, all * 76 + u64::from(CLIENTS) * 16));
+    assert_eq!(tally.last_receiver_us.len(), u64::from(MESSAGES * ROOMS), "each message has a last receiver");
     Box::new(engine).finish().unwrap();
 }
 

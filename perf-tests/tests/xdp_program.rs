@@ -37,7 +37,7 @@ const OURS_AT: u32 = initial_sequence(NUMBER, SECRET).wrapping_add(1);
 
 /// The kernel's program with its clients. `None` after saying why not.
 fn bring_up() -> Option<Program> {
-    let loaded = match Program::load(CLIENTS) {
+    let loaded = match Program::load(CLIENTS, 100) {
         Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is the program's fault.
         loaded => Ok(loaded.unwrap()),
@@ -647,4 +647,35 @@ fn delays_are_those_between_the_stamp_and_now() {
     let counted: Vec<u32> = (0..abi::clients::DELAY_BUCKETS).filter(|at| delays[*at as usize] > 0).collect();
     let [bucket] = counted[..] else { panic!("not one bucket, but {counted:?}") };
     assert!((abi::clients::delay_bucket(second)..=abi::clients::delay_bucket(most)).contains(&bucket));
+}
+
+#[test]
+fn a_message_remembers_its_last_receiver() {
+    let Some(mut program) = bring_up() else { return };
+    let mut ends = [0; ROOMS as usize];
+    ends[(NUMBER % ROOMS) as usize] = 9;
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        program.set_client(NUMBER, &joined()).unwrap();
+        let (sent_ns, before) = (5, monotonic_ns());
+        let said = message_of(Stamp { sent_ns, ..stamp(7) }, 0);
+        say(&mut program, Family::V4, &segment(SERVER_AT, OURS_AT, PSH | ACK, &said)).unwrap();
+        let mut heard = Vec::new();
+        program
+            .for_each_broadcast(&ends, |stream, number, broadcast| {
+                if broadcast.last_ns > 0 {
+                    heard.push((stream, number, broadcast.sent_ns));
+                    told.push(broadcast.last_ns);
+                }
+            })
+            .unwrap();
+        assert_eq!(heard, [(NUMBER % ROOMS, 7, sent_ns)]);
+        assert!((before..=monotonic_ns()).contains(told.last().unwrap()));
+    }
+    assert!(told[0] < told[1], "the later one counts");
+    // One far beyond what is timed is counted all the same.
+    program.set_client(NUMBER, &joined()).unwrap();
+    let far = message_of(stamp(u64::from(u32::MAX) - 1), 0);
+    say(&mut program, Family::V4, &segment(SERVER_AT, OURS_AT, PSH | ACK, &far)).unwrap();
+    assert_eq!(program.counts().unwrap().of(Count::Messages), 3);
 }

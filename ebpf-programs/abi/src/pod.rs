@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // `aya::Pod` is an unsafe trait, and these are its only implementations.
 
 use crate::{
-    clients::{Client, Script},
+    clients::{Broadcast, Client, Script},
     rules::RuleValue,
     settings::Settings,
     verdict::Counter,
@@ -18,3 +18,5 @@ unsafe impl aya::Pod for Counter {}
 unsafe impl aya::Pod for Client {}
 // SAFETY: as above: 16 * 4 + 256.
 unsafe impl aya::Pod for Script {}
+// SAFETY: as above: 8 + 8.
+unsafe impl aya::Pod for Broadcast {}

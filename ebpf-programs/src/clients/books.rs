@@ -1,13 +1,13 @@
 //! Message numbers: what was due, what came, and how long it took.
 
-use abi::clients::{Client, Count, Script, delay_bucket, mark};
+use abi::clients::{Broadcast, Client, Count, Script, broadcast_index, delay_bucket, mark};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use crate::maps::{count, count_delay};
+use crate::maps::{BROADCASTS, count, count_delay};
 
-/// Enters the message whose number and time stand in the client's state.
+/// Enters the message of `stream` whose number and time stand in the client's state.
 #[inline(always)]
-pub fn enter(script: &Script, client: &mut Client) {
+pub fn enter(script: &Script, stream: u32, client: &mut Client) {
     let phase = (script.phase << mark::PHASE_SHIFT) as u8;
     if client.marks & mark::PHASE != phase {
         client.marks = client.marks & !mark::PHASE | phase;
@@ -44,4 +44,9 @@ pub fn enter(script: &Script, client: &mut Client) {
     // SAFETY: the helper reads a clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     count_delay(delay_bucket(now_ns.saturating_sub(client.sent_ns)));
+    if let Some(broadcast) = BROADCASTS.get_ptr_mut(broadcast_index(script.streams, stream, number)) {
+        // SAFETY: the pointer is into a live map value. Of two CPUs that write it at once, one may be behind by as much as
+        // that takes.
+        unsafe { *broadcast = Broadcast { sent_ns: client.sent_ns, last_ns: now_ns } };
+    }
 }

@@ -1,6 +1,6 @@
 //! The tables. Userspace sizes `CLIENTS` when it loads the object; nothing is pinned.
 
-use abi::clients::{COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, STAMP_END, Script};
+use abi::clients::{Broadcast, COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, STAMP_END, Script};
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
@@ -8,6 +8,8 @@ use aya_ebpf::{
 
 /// Replaced by userspace with the number of clients.
 const CLIENTS_UNTIL_SIZED: usize = 1024;
+/// Replaced by userspace with the messages of the largest phase.
+const BROADCASTS_UNTIL_SIZED: usize = 1024;
 
 /// 0 to what the clients do. Written by userspace, before the first SYN and between phases. Unwritten: nobody is there.
 #[btf_map]
@@ -24,6 +26,11 @@ pub static CLIENT_COUNTS: PerCpuArray<u64, { COUNTS as usize }> = PerCpuArray::n
 /// Bucket to how many delays, per CPU. Written here only.
 #[btf_map]
 pub static DELAYS: PerCpuArray<u64, { DELAY_BUCKETS as usize }> = PerCpuArray::new();
+
+/// A message to when it was sent and when the last client heard it. Written here; read by userspace. Messages beyond are
+/// not timed.
+#[btf_map]
+pub static BROADCASTS: Array<Broadcast, BROADCASTS_UNTIL_SIZED> = Array::new();
 
 /// 0 to the auth packet in the making: this CPU's own.
 #[btf_map]

@@ -98,7 +98,7 @@ extern "C" fn take_packet(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
         client.field = whole(&stamp, 20);
         client.sent_ns = u64::from(whole(&stamp, 24)) << 32 | u64::from(whole(&stamp, 28));
     }
-    deliver(script, client);
+    deliver(script, *number, client);
     *at += length;
     0
 }
@@ -128,7 +128,7 @@ fn take_piece(bytes: &mut Bytes<'_>) {
             bytes.client.left = left - rest;
             bytes.at += rest;
             if left == rest {
-                deliver(bytes.script, bytes.client);
+                deliver(bytes.script, bytes.number, bytes.client);
             }
         }
         _ => {}
@@ -176,7 +176,7 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
         _ => {}
     }
     if client.left == 0 {
-        deliver(script, client);
+        deliver(script, *number, client);
         return 1;
     }
     0
@@ -194,7 +194,7 @@ fn compare(client: &mut Client, expected: u32, byte: u8, otherwise: u8) {
 
 /// A packet is complete.
 #[inline(always)]
-fn deliver(script: &Script, client: &mut Client) {
+fn deliver(script: &Script, number: u32, client: &mut Client) {
     match client.marks & mark::KIND {
         mark::AUTH_REPLY if client.state == state::GREETED => {
             // Granted by an empty body; a refusal says why.
@@ -211,7 +211,7 @@ fn deliver(script: &Script, client: &mut Client) {
             } else if marks & mark::MISROUTED != 0 {
                 count(Count::Misrouted, 1);
             } else {
-                books::enter(script, client);
+                books::enter(script, stream_of(script, number), client);
             }
         }
         mark::HEARTBEAT_REPLY => count(Count::HeartbeatReplies, 1),

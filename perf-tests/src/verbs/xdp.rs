@@ -30,7 +30,8 @@ pub(super) fn run(
     if !scenario.behaviour.orders().is_empty() {
         return Err("clients made of XDP only listen yet: leave out what they shall do besides".into());
     }
-    let mut program = Program::load(scenario.clients)?;
+    let messages = scenario.publish.as_ref().map_or(0, |publish| publish.messages);
+    let mut program = Program::load(scenario.clients, u32::try_from(messages).unwrap_or(u32::MAX))?;
     let addresses = addresses();
     let guarded = vec![addresses.tcp.port(), addresses.websocket.port()];
     let rig = Rig::build(&mut program, &ServerEnd::Filter(guarded))?;

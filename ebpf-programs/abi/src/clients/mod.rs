@@ -26,6 +26,8 @@ pub const CLIENTS_MAP: &str = "CLIENTS";
 pub const COUNTS_MAP: &str = "CLIENT_COUNTS";
 /// Per CPU, a `u64` by [`delay_bucket`].
 pub const DELAYS_MAP: &str = "DELAYS";
+/// [`Broadcast`] by [`broadcast_index`], as many as are to be timed.
+pub const BROADCASTS_MAP: &str = "BROADCASTS";
 
 /// Room for the auth packet in the script.
 pub const GREETING_BYTES: usize = 256;
@@ -109,6 +111,27 @@ pub struct Client {
 }
 
 const _: () = assert!(size_of::<Client>() == 32);
+
+/// One message, whoever hears it. All zero: nobody has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broadcast {
+    /// When its publisher sent it.
+    pub sent_ns: u64,
+    /// When a client heard it, up to now the last.
+    pub last_ns: u64,
+}
+
+const _: () = assert!(size_of::<Broadcast>() == 16);
+
+/// Where message `number` of a stream stands among all; past the end when there is no such place.
+#[inline(always)]
+#[must_use]
+pub const fn broadcast_index(streams: u32, stream: u32, number: u32) -> u32 {
+    let streams = if streams == 0 { 1 } else { streams };
+    let index = number as u64 * streams as u64 + stream as u64;
+    if index < u32::MAX as u64 { index as u32 } else { u32::MAX }
+}
 
 /// Where the stamp of a message ends: header and stamp are the part of a packet that is read.
 pub const STAMP_END: u8 = 48;

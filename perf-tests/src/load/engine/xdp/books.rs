@@ -1,11 +1,12 @@
 //! From the program's tables to a tally: what was since the last line, and what of the due was heard.
 
-use abi::clients::{Client, Count, Script, delay_bucket_start_ns, mark, state};
+use abi::clients::{Broadcast, Client, Count, Script, delay_bucket_start_ns, mark, state};
 
 use super::error::XdpError;
 use super::program::{Counts, Program};
 use crate::load::engine::Tally;
 use crate::load::ledger::{Balance, Counts as Heard};
+use crate::load::stamp::monotonic_ns;
 
 /// How the tables stood at the last line, and who is owed what comes now.
 pub(super) struct Phase {
@@ -17,6 +18,8 @@ pub(super) struct Phase {
     /// By client: whether it was in when the phase was opened.
     owed: Vec<bool>,
     told_failed: bool,
+    /// When the phase was opened, on the clock of the stamps.
+    opened_ns: u64,
 }
 
 impl Phase {
@@ -24,7 +27,15 @@ impl Phase {
     pub(super) fn new(program: &Program) -> Result<Self, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
         let owed = vec![false; program.clients() as usize];
-        Ok(Self { missing: counts.of(Count::Missing), counts, delays, heartbeats: 0, owed, told_failed: false })
+        Ok(Self {
+            missing: counts.of(Count::Missing),
+            counts,
+            delays,
+            heartbeats: 0,
+            owed,
+            told_failed: false,
+            opened_ns: 0,
+        })
     }
 
     /// Whoever is in now is owed the messages of the phase. Says how many follow each stream.
@@ -37,6 +48,7 @@ impl Phase {
             members[stream_of(script, number)] += u32::from(is_in);
         })?;
         self.missing = program.counts()?.of(Count::Missing);
+        self.opened_ns = monotonic_ns();
         Ok(members)
     }
 
@@ -107,6 +119,13 @@ impl Phase {
                 tally.delay_us.saturating_record_n(((from + to) / 2000).max(1), times);
             }
         }
+        program.for_each_broadcast(ends, |stream, number, Broadcast { sent_ns, last_ns }| {
+            // What nobody heard may still show an earlier phase's.
+            if sent_ns >= self.opened_ns {
+                tally.broadcasts.note(stream, number, sent_ns, last_ns);
+            }
+        })?;
+        tally.time_broadcasts();
         (self.counts, self.delays) = (counts, delays);
         Ok(tally)
     }

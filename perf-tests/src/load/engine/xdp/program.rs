@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use abi::clients::{
-    CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP, PASS, PROGRAM, SCRIPT_MAP, Script,
+    BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP, PASS,
+    PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{Xdp, XdpMode};
@@ -13,6 +14,9 @@ use super::error::XdpError;
 
 /// The object's file.
 const OBJECT: &str = "push-clients.bpf.o";
+
+/// Messages that are timed at most: 16 MiB.
+const MAX_BROADCASTS: u32 = 1 << 20;
 
 /// Programs and tables. Dropping it detaches and frees them.
 pub struct Program {
@@ -39,11 +43,11 @@ impl Counts {
 }
 
 impl Program {
-    /// Loads the object with room for `clients` clients, who are nobody yet.
+    /// Loads the object with room for `clients` clients, who are nobody yet, and to time `broadcasts` messages.
     ///
     /// # Errors
     /// [`XdpError`] when it is not there, we are not root, or the kernel does not take it.
-    pub fn load(clients: u32) -> Result<Self, XdpError> {
+    pub fn load(clients: u32, broadcasts: u32) -> Result<Self, XdpError> {
         if !rustix::process::geteuid().is_root() {
             return Err(XdpError::NotRoot);
         }
@@ -51,6 +55,7 @@ impl Program {
         let refused = |reason: String| XdpError::Load { object: path.clone(), reason };
         let object = EbpfLoader::new()
             .map_max_entries(CLIENTS_MAP, clients)
+            .map_max_entries(BROADCASTS_MAP, broadcasts.clamp(1, MAX_BROADCASTS))
             .load_file(&path)
             .map_err(|error| refused(words_of(&error)))?;
         let mut loaded = Self { object, clients };
@@ -137,6 +142,24 @@ impl Program {
     /// [`XdpError::Table`].
     pub fn delays(&self) -> Result<Vec<u64>, XdpError> {
         self.sums(DELAYS_MAP, DELAY_BUCKETS)
+    }
+
+    /// Messages `0..ends[s]` of every stream s, as far as they are timed.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn for_each_broadcast(&self, ends: &[u32], mut look: impl FnMut(u32, u32, Broadcast)) -> Result<(), XdpError> {
+        let table: Array<_, Broadcast> = typed(self.object.map(BROADCASTS_MAP), BROADCASTS_MAP)?;
+        for (stream, end) in ends.iter().enumerate() {
+            for number in 0..*end {
+                let index = broadcast_index(ends.len() as u32, stream as u32, number);
+                if index >= table.len() {
+                    break;
+                }
+                look(stream as u32, number, table.get(&index, 0).map_err(failed("read", BROADCASTS_MAP))?);
+            }
+        }
+        Ok(())
     }
 
     fn table(&self) -> Result<Array<&MapData, Client>, XdpError> {
