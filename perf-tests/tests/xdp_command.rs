@@ -64,6 +64,7 @@ fn twenty_thousand_clients_hear_every_message_once_and_in_order() {
     let report = report(&output);
     assert_eq!(output.status.code(), Some(0), "{:?} {:?}", report.faults, report.connections);
     assert_eq!((report.engine.as_str(), report.connections.joined), ("xdp", 20_000));
+    assert_eq!(report.connections.join_us.unwrap().count, 20_000);
     let messages = &report.messages;
     // A hundred messages to twenty rooms of a thousand.
     assert_eq!((messages.due, messages.received, messages.missing), (100_000, 100_000, 0));

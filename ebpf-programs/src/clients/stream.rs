@@ -6,7 +6,11 @@
 use core::ptr;
 
 use abi::clients::{Client, Count, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state};
-use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop, programs::XdpContext};
+use aya_ebpf::{
+    cty::c_void,
+    helpers::{bpf_ktime_get_ns, generated::bpf_loop},
+    programs::XdpContext,
+};
 
 use crate::{
     books,
@@ -200,6 +204,8 @@ fn deliver(script: &Script, number: u32, client: &mut Client) {
             // Granted by an empty body; a refusal says why.
             let granted = u32::from(client.at) == HEADER_BYTES;
             client.state = if granted { state::JOINED } else { state::REFUSED };
+            // SAFETY: the helper reads a clock.
+            client.sent_ns = unsafe { bpf_ktime_get_ns() };
             count(if granted { Count::Joined } else { Count::Refused }, 1);
         }
         mark::MESSAGE => {

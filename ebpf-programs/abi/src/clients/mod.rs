@@ -88,7 +88,8 @@ const _: () = assert!(size_of::<Script>() == 16 * 4 + GREETING_BYTES);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Of the packet under way: when its publisher sent it.
+    /// Of the packet under way: when its publisher sent it. From the answer to the auth until the first message: when that
+    /// answer came.
     pub sent_ns: u64,
     /// The next byte that is due from the server.
     pub next_in: u32,

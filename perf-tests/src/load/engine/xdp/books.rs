@@ -4,7 +4,7 @@ use abi::clients::{Broadcast, Client, Count, Script, delay_bucket_start_ns, mark
 
 use super::error::XdpError;
 use super::program::{Counts, Program};
-use crate::load::engine::Tally;
+use crate::load::engine::{MAX_SECONDS, Reasons, Tally};
 use crate::load::ledger::{Balance, Counts as Heard};
 use crate::load::stamp::monotonic_ns;
 
@@ -17,7 +17,7 @@ pub(super) struct Phase {
     missing: u64,
     /// By client: whether it was in when the phase was opened.
     owed: Vec<bool>,
-    told_failed: bool,
+    told_of_building: bool,
     /// When the phase was opened, on the clock of the stamps.
     opened_ns: u64,
 }
@@ -33,7 +33,7 @@ impl Phase {
             delays,
             heartbeats: 0,
             owed,
-            told_failed: false,
+            told_of_building: false,
             opened_ns: 0,
         })
     }
@@ -135,25 +135,38 @@ impl Phase {
         sent - std::mem::replace(&mut self.heartbeats, sent)
     }
 
-    /// Adds, once, those who never got an answer.
-    pub(super) fn tell_failed(
+    /// Adds, once, who never got an answer, and how long the others took: `begun_ns` says when each began. The first line
+    /// after the building, before which nobody hears a message, is where both can be told.
+    pub(super) fn tell_of_building(
         &mut self,
         program: &Program,
-        script: &Script,
+        begun_ns: impl Fn(u32) -> u64,
         tally: &mut Tally,
     ) -> Result<(), XdpError> {
-        if std::mem::replace(&mut self.told_failed, true) {
+        if std::mem::replace(&mut self.told_of_building, true) {
             return Ok(());
         }
-        program.for_each_client(|number, client| match client.state {
-            state::FRESH if number < script.clients => tally.failed.add("no answer to the SYN", 1),
-            state::GREETED => tally.failed.add("no answer to the auth", 1),
-            _ => {}
+        let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
+        program.for_each_client(|number, client| {
+            let begun_ns = begun_ns(number);
+            if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
+                let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
+                tally.begun_by_second.resize(seconds, 0);
+                tally.begun_by_second[second(begun_ns)] += 1;
+            }
+            match client.state {
+                state::JOINED if client.next_number == 0 && client.sent_ns >= begun_ns => {
+                    tally.join_us.saturating_record(((client.sent_ns - begun_ns) / 1000).max(1));
+                }
+                state::FRESH => tally.failed.add("no answer to the SYN", 1),
+                state::GREETED => tally.failed.add("no answer to the auth", 1),
+                _ => {}
+            }
         })
     }
 }
 
-fn add(reasons: &mut crate::load::engine::Reasons, what: Count, since: &Counts) {
+fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
     if since.of(what) > 0 {
         reasons.add(what.name(), since.of(what));
     }

@@ -16,6 +16,7 @@ use super::error::XdpError;
 use super::frames::Frames;
 use super::program::Program;
 use crate::load::scenario::Scenario;
+use crate::load::stamp::monotonic_ns;
 
 /// Frames go out in bursts, one in each of these.
 const TICK: Duration = Duration::from_millis(2);
@@ -34,16 +35,27 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
 /// What the engine and the thread tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Signals {
     /// No more SYNs.
     pub(super) sealed: AtomicBool,
     /// No more of anything.
     pub(super) stop: AtomicBool,
-    /// SYNs of clients that sent none before.
-    pub(super) begun: AtomicU64,
+    /// By client: when its first SYN went out, on the clock of the stamps; 0 until then.
+    pub(super) begun_ns: Vec<AtomicU64>,
     /// Heartbeats that were begun; repeats do not count.
     pub(super) heartbeats: AtomicU64,
+}
+
+impl Signals {
+    pub(super) fn new(clients: u32) -> Self {
+        Self {
+            sealed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            begun_ns: (0..clients).map(|_| AtomicU64::new(0)).collect(),
+            heartbeats: AtomicU64::new(0),
+        }
+    }
 }
 
 pub(super) struct Injector {
@@ -83,8 +95,8 @@ impl Injector {
                         Some(number) if self.awaits_answer(&self.client(number)?) => number,
                         Some(_) => continue,
                         None if next_new < self.scenario.clients => {
+                            self.signals.begun_ns[next_new as usize].store(monotonic_ns(), Ordering::Relaxed);
                             next_new += 1;
-                            self.signals.begun.fetch_add(1, Ordering::Relaxed);
                             next_new - 1
                         }
                         None => break,

@@ -61,7 +61,7 @@ impl XdpEngine {
         program.set_script(&script)?;
         let phase = Phase::new(&program)?;
         let program = Arc::new(Mutex::new(program));
-        let signals = Arc::new(Signals::default());
+        let signals = Arc::new(Signals::new(scenario.clients));
         let injector = Injector {
             program: Arc::clone(&program),
             frames: Frames::new(script, server),
@@ -165,7 +165,8 @@ impl Engine for XdpEngine {
         tally.run = self.script.run;
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
         if self.sealed {
-            self.phase.tell_failed(&program, &self.script, &mut tally)?;
+            let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
+            self.phase.tell_of_building(&program, begun_ns, &mut tally)?;
         }
         Ok(tally)
     }
