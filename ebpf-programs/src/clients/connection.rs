@@ -30,9 +30,10 @@ pub fn play<const HEADERS: usize>(ctx: &XdpContext) -> u32 {
     let Some(script) = SCRIPT.get(0) else { return XDP_PASS };
     let Some(number) = number_of(script, &segment) else { return XDP_PASS };
     let Some(place) = CLIENTS.get_ptr_mut(number) else { return XDP_PASS };
-    // SAFETY: the pointer is into a live map value. The segments of one client come through one queue, one at a time, and
-    // userspace does not write what it reads here. (In place, because what stands in a map is unknown to the verifier: of a
-    // copy it would follow every value that a loop may have left there.)
+    // SAFETY: the pointer is into a live map value. The segments of one client come through one queue, one at a time: the
+    // server's kernel chooses it by the flow, and anew only when it repeats after a time-out, with nothing under way. Userspace
+    // does not write what it reads here. (In place, because what stands in a map is unknown to the verifier: of a copy it would
+    // follow every value that a loop may have left there.)
     let client = unsafe { &mut *place };
     match take(ctx, script, number, client, &segment) {
         Some(answer) => answer::send(ctx, script, &segment, client, &answer),
