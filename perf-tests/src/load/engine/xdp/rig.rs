@@ -132,9 +132,11 @@ impl Rig {
         self.in_clients(|| {
             let thread = gettid().as_raw_nonzero().to_string();
             self.in_server(|| {
-                let ends =
-                    ["address", &server_mac, "type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac];
-                ip(&[&["link", "add", SERVER_END][..], &ends, &["netns", &thread]].concat())
+                let queues = ["numtxqueues", QUEUES, "numrxqueues", QUEUES];
+                let ours = [&["link", "add", SERVER_END, "address", &server_mac][..], &queues].concat();
+                let theirs =
+                    [&["type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac][..], &queues].concat();
+                ip(&[&ours[..], &theirs, &["netns", &thread]].concat())
             })
         })???;
         self.in_clients(|| {
