@@ -10,6 +10,7 @@ use std::process::Command;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Gives the calling thread a private copy of the process's descriptor table, so that its descriptors count against
 /// `RLIMIT_NOFILE` alone.
@@ -91,4 +92,34 @@ pub(crate) fn close_without_a_word(socket: &impl AsRawFd) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Moves the calling thread, for good, into a network namespace that is new and empty. It goes with the last thread or
+/// descriptor that holds it.
+///
+/// # Errors
+/// What `unshare` says: `EPERM` without root.
+pub(crate) fn enter_new_network_namespace() -> io::Result<()> {
+    // SAFETY: what makes `unshare` unsafe is CLONE_FILES, which is not asked for.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
+}
+
+/// A socket that sends whole frames out of an interface of this thread's network namespace, and receives none.
+///
+/// # Errors
+/// What `socket` and `bind` say: `EPERM` without root.
+pub(crate) fn frame_socket(interface_index: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    // SAFETY: the storage is larger than a `sockaddr_ll` and as strictly aligned, and all zero is a valid value of either.
+    let (_, address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*address).sll_ifindex = interface_index as libc::c_int;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    socket.bind(&address)?;
+    Ok(socket)
 }

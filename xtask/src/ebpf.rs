@@ -1,7 +1,7 @@
-//! `cargo xtask build-ebpf`: the kernel's programs, from source to one object.
+//! `cargo xtask build-ebpf`: the kernel's programs, from source to one object, and the clients for tests to another.
 //!
 //! Builds the workspace `ebpf-programs` for the target `bpfel-unknown-none` with whichever toolchain `ebpf_toolchain` found, and
-//! copies the result to where the daemon's tests and `run` look for it. Cargo sees for itself what changed.
+//! copies the results to where tests and `run` look for them. Cargo sees for itself what changed.
 //! It does not install anything: `setup` does.
 
 use std::{
@@ -16,6 +16,8 @@ use crate::workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROGRAM: &str = "push-appliance";
+/// Plays clients, for tests.
+const CLIENTS: &str = "push-clients";
 
 /// Cargo says these about the toolchain and flags of whoever called us; the kernel's programs have their own.
 const NOT_INHERITED: [&str; 9] = [
@@ -30,7 +32,7 @@ const NOT_INHERITED: [&str; 9] = [
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// Compile the kernel's programs to target/bpf/push-appliance.bpf.o
+/// Compile the kernel's programs to target/bpf: push-appliance.bpf.o, and push-clients.bpf.o for tests
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask build-ebpf")]
 pub(crate) struct Arguments {
@@ -50,14 +52,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// Compiles the object and gives its path.
+/// Compiles the objects and gives the appliance's path.
 pub(crate) fn make() -> Result<PathBuf, String> {
     build(&ebpf_toolchain::find()?, &ebpf_toolchain::find_linker()?)
 }
 
-/// Where the object goes.
+/// Where the appliance's object goes.
 pub(crate) fn object_path() -> PathBuf {
-    workspace::root().join("target/bpf").join(format!("{PROGRAM}.bpf.o"))
+    place_of(PROGRAM)
+}
+
+fn place_of(program: &str) -> PathBuf {
+    workspace::root().join("target/bpf").join(format!("{program}.bpf.o"))
 }
 
 fn build(toolchain: &Toolchain, linker: &Path) -> Result<PathBuf, String> {
@@ -82,10 +88,10 @@ fn build(toolchain: &Toolchain, linker: &Path) -> Result<PathBuf, String> {
             toolchain.llvm_major().map_or_else(|_| "own".into(), |major| major.to_string())
         ));
     }
-    let built = target_dir.join(TARGET).join("release").join(PROGRAM);
-    let object = object_path();
-    install(&built, &object)?;
-    Ok(object)
+    for program in [PROGRAM, CLIENTS] {
+        install(&target_dir.join(TARGET).join("release").join(program), &place_of(program))?;
+    }
+    Ok(object_path())
 }
 
 /// Copies in one step, and only what differs, so that a running daemon never reads half an object.

@@ -34,7 +34,7 @@ enum Verb {
     Test(test::Arguments),
     /// Install what is missing on this machine, and nothing else
     Setup(setup::Arguments),
-    /// Compile the kernel's programs to target/bpf/push-appliance.bpf.o
+    /// Compile the kernel's programs to target/bpf: push-appliance.bpf.o, and push-clients.bpf.o for tests
     BuildEbpf(ebpf::Arguments),
 }
 

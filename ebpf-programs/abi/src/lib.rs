@@ -5,8 +5,10 @@
 //! garbage). It does not: parse packets, open maps or decide anything.
 //!
 //! Layout: `rules` what a filter table holds · `verdict` what became of a packet and why · `settings` the switches ·
-//! `maps` names and bounds · `pod` the userspace promise that these types are plain bytes (feature `user`).
+//! `maps` names and bounds · `clients` all of the above for the clients that tests play · `pod` the userspace promise
+//! that these types are plain bytes (feature `user`).
 
+pub mod clients;
 pub mod maps;
 #[cfg(feature = "user")]
 mod pod;

@@ -1,7 +1,12 @@
 //! The promise to aya that these types are plain bytes.
 #![allow(unsafe_code)] // `aya::Pod` is an unsafe trait, and these are its only implementations.
 
-use crate::{rules::RuleValue, settings::Settings, verdict::Counter};
+use crate::{
+    clients::{Broadcast, Client, Script},
+    rules::RuleValue,
+    settings::Settings,
+    verdict::Counter,
+};
 
 // SAFETY: `repr(C)`, integers only, and the size asserts beside the types leave no room for padding: 4 + 4 + 8 + 8 + 8.
 unsafe impl aya::Pod for RuleValue {}
@@ -9,3 +14,9 @@ unsafe impl aya::Pod for RuleValue {}
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Counter {}
+// SAFETY: as above: 8 + 5 * 4 + 4.
+unsafe impl aya::Pod for Client {}
+// SAFETY: as above: 16 * 4 + 256.
+unsafe impl aya::Pod for Script {}
+// SAFETY: as above: 8 + 8.
+unsafe impl aya::Pod for Broadcast {}

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use perf_tests::load::engine::Engine;
 use perf_tests::load::engine::socket::SocketEngine;
 use perf_tests::load::run::run as conduct;
@@ -15,6 +15,7 @@ use wire::goim::op;
 
 use super::behaviour::BehaviourArguments;
 use super::process::{raise_descriptor_limit, stop_on_signals};
+use super::xdp;
 
 /// Connections per source address and destination: below the 28,232 ephemeral ports that Linux offers by default.
 const CLIENTS_PER_SOURCE: u32 = 20_000;
@@ -39,6 +40,8 @@ Examples:
     perf-tests clients --clients 10000 --storm 0.5 --storm-after 2
   A push to one client at a time, by user id:
     perf-tests clients --clients 10000 --push-to mids --publish-rate 500
+  20,000 clients made of XDP, which take hardly any of the host, on daemons that it starts itself (as root):
+    perf-tests clients --engine xdp --connections 20000 --broadcasts 100
 
 Clients that were told not to read as they should are owed nothing: the report says which of them the server closed,
 and why, and which are stuck. Who goes and comes back is owed what is published while it is there; what was under way
@@ -54,8 +57,11 @@ Ctrl-C ends a run early and still prints what was found; a second one ends it at
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
+    /// What holds the clients
+    #[arg(long, value_enum, default_value_t = EngineName::Socket)]
+    engine: EngineName,
     /// Clients in all
-    #[arg(long, short = 'n', default_value_t = 1000)]
+    #[arg(long, short = 'n', visible_alias = "connections", default_value_t = 1000)]
     clients: u32,
     /// Threads, each with a descriptor table of its own [default: the CPUs, or as many as the clients need]
     #[arg(long, short = 't')]
@@ -106,7 +112,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "")]
     api_key: String,
     /// Messages to publish, over all rooms in turn
-    #[arg(long, short = 'm', default_value_t = 1000)]
+    #[arg(long, short = 'm', visible_alias = "broadcasts", default_value_t = 1000)]
     messages: u64,
     /// Messages per second, over all rooms; 0 is as fast as the tier answers
     #[arg(long, default_value_t = 50.0)]
@@ -161,8 +167,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
     scenario.check(limit)?;
     let stop = stop_on_signals()?;
     let mut display = Display::default();
-    let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
-    let mut report = conduct(scenario, engine, &stop, &mut display)?;
+    let mut report = match arguments.engine {
+        EngineName::Socket => {
+            let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
+            conduct(scenario, engine, &stop, &mut display)?
+        }
+        EngineName::Xdp => {
+            arguments.check_for_xdp()?;
+            xdp::run(scenario, &stop, &mut display)?
+        }
+    };
     drop(display);
     report.faults = report.judge(arguments.tolerate_loss);
     let json = serde_json::to_string_pretty(&report)?;
@@ -178,7 +192,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
     Ok(report.faults.is_empty())
 }
 
+/// What holds the clients of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    /// A kernel socket for each, wherever the server is
+    Socket,
+    /// No socket: an XDP program plays them all, against daemons that the run starts in a namespace of its own. Takes root
+    Xdp,
+}
+
 impl Arguments {
+    /// What clients made of XDP have no use for, or cannot do.
+    fn check_for_xdp(&self) -> Result<(), String> {
+        if !self.connect.is_empty() {
+            return Err(
+                "--engine xdp starts the daemons itself, in a namespace of its own: leave out --connect".to_owned()
+            );
+        }
+        if self.listen_only {
+            return Err("--engine xdp has to publish itself: leave out --listen-only".to_owned());
+        }
+        Ok(())
+    }
+
     fn scenario(&self, descriptor_limit: u64) -> Result<Scenario, String> {
         let port = if self.transport == Transport::Tcp { 3101 } else { 3102 };
         let connect = match self.connect.is_empty() {

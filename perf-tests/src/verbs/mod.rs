@@ -7,3 +7,4 @@ pub(crate) mod floor;
 mod process;
 pub(crate) mod signoff;
 pub(crate) mod table;
+mod xdp;

@@ -2,13 +2,14 @@
 //!
 //! An engine connects the clients of a scenario, keeps the books of what they hear, and takes orders how they shall
 //! behave. It knows nothing of who publishes, but how far the numbers have gone.
-//! [`socket`] holds one kernel socket per client. Another may stand beside it that holds none.
+//! [`socket`] holds one kernel socket per client, [`xdp`] holds none.
 //!
 //! The books are kept by phases: [`Engine::open`] begins one, [`Engine::settle`] draws a line under it and says what
 //! happened since the last line. What comes between a line and the next opening belongs to no phase.
 
 mod reasons;
 pub mod socket;
+pub mod xdp;
 
 use std::sync::Arc;
 
@@ -315,6 +316,9 @@ pub enum EngineError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The engine without sockets.
+    #[error(transparent)]
+    Xdp(#[from] xdp::error::XdpError),
     /// A thread is gone, and its clients with it.
     #[error("a client thread panicked")]
     Panicked,

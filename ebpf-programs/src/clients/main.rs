@@ -1,0 +1,49 @@
+//! Clients made of XDP: the program at the clients' end of a veth pair answers for all of them, and keeps no socket.
+//!
+//! `clients` takes the server's segments, does to them what a client's TCP would, reads the goim packets in the stream,
+//! counts, and sends the frame back as the answer. `pass` stands at the other end, where something has to.
+//!
+//! It does not: begin anything (userspace injects SYNs and heartbeats), repeat what was lost (the server does, or
+//! userspace), verify checksums (over a veth pair they are partial), or speak TCP options.
+//!
+//! Layout: `frame` one parse into one struct · `connection` what a segment does to a client · `stream` packets in the
+//! bytes · `books` message numbers and delays · `answer` the frame that goes back · `maps` the tables
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+
+mod answer;
+mod books;
+mod connection;
+mod frame;
+mod maps;
+mod stream;
+
+/// Plays the clients: `XDP_TX` with an answer, `XDP_DROP` without one, `XDP_PASS` for what is no client's.
+#[xdp]
+pub fn clients(ctx: XdpContext) -> u32 {
+    match frame::ethertype(&ctx) {
+        Some(frame::ETHERTYPE_IPV4) => connection::play::<{ frame::IPV4_HEADERS }>(&ctx),
+        Some(frame::ETHERTYPE_IPV6) => connection::play::<{ frame::IPV6_HEADERS }>(&ctx),
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// Lets everything pass.
+#[xdp]
+pub fn pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // Nothing here panics: the verifier would refuse the endless loop if it were reachable.
+    loop {}
+}
+
+/// Lets the programs call the kernel's helpers that are reserved for GPL-compatible code.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,62 @@
+//! The tables. Userspace sizes `CLIENTS` when it loads the object; nothing is pinned.
+
+use abi::clients::{Broadcast, COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, STAMP_END, Script};
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    macros::btf_map,
+};
+
+/// Replaced by userspace with the number of clients.
+const CLIENTS_UNTIL_SIZED: usize = 1024;
+/// Replaced by userspace with the messages of the largest phase.
+const BROADCASTS_UNTIL_SIZED: usize = 1024;
+
+/// 0 to what the clients do. Written by userspace, before the first SYN and between phases. Unwritten: nobody is there.
+#[btf_map]
+pub static SCRIPT: Array<Script, 1> = Array::new();
+
+/// A client's number to how it stands. Written here; read by userspace.
+#[btf_map]
+pub static CLIENTS: Array<Client, CLIENTS_UNTIL_SIZED> = Array::new();
+
+/// [`Count`] to how often, per CPU. Written here only.
+#[btf_map]
+pub static CLIENT_COUNTS: PerCpuArray<u64, { COUNTS as usize }> = PerCpuArray::new();
+
+/// Bucket to how many delays, per CPU. Written here only.
+#[btf_map]
+pub static DELAYS: PerCpuArray<u64, { DELAY_BUCKETS as usize }> = PerCpuArray::new();
+
+/// A message to when it was sent and when the last client heard it. Written here; read by userspace. Messages beyond are
+/// not timed.
+#[btf_map]
+pub static BROADCASTS: Array<Broadcast, BROADCASTS_UNTIL_SIZED> = Array::new();
+
+/// 0 to the auth packet in the making: this CPU's own.
+#[btf_map]
+pub static GREETING: PerCpuArray<[u8; GREETING_BYTES], 1> = PerCpuArray::new();
+
+/// 0 to the beginning of a packet that a segment cut: this CPU's own. On the stack, the compiler would reach for its bytes
+/// in ways that the verifier does not follow.
+#[btf_map]
+pub static PIECE: PerCpuArray<[u8; STAMP_END as usize], 1> = PerCpuArray::new();
+
+/// Counts `times` more of `what`.
+#[inline(always)]
+pub fn count(what: Count, times: u64) {
+    add(CLIENT_COUNTS.get_ptr_mut(what as u32), times);
+}
+
+/// Counts a delay.
+#[inline(always)]
+pub fn count_delay(bucket: u32) {
+    add(DELAYS.get_ptr_mut(bucket), 1);
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut u64>, more: u64) {
+    if let Some(counter) = counter {
+        // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+        unsafe { *counter = (*counter).wrapping_add(more) };
+    }
+}

@@ -1,0 +1,257 @@
+//! goim packets in the bytes of the stream, wherever segments cut them.
+//!
+//! Packets that are wholly inside a segment are read as a whole. Of one that is cut, the 48 bytes that matter, header
+//! and stamp, are taken byte by byte into the client's state, which is why 32 bytes are enough for it.
+
+use core::ptr;
+
+use abi::clients::{Client, Count, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state};
+use aya_ebpf::{
+    cty::c_void,
+    helpers::{bpf_ktime_get_ns, generated::bpf_loop},
+    programs::XdpContext,
+};
+
+use crate::{
+    books,
+    frame::{load, load_into, whole},
+    maps::{PIECE, count},
+};
+
+/// The smallest packet is a header, and this many fit into a segment of 1460 bytes.
+const MAX_PACKETS: u32 = 1460 / HEADER_BYTES + 1;
+
+const HEADER_BYTES: u32 = 16;
+/// `PUT1`.
+const MAGIC: u32 = u32::from_be_bytes(*b"PUT1");
+
+const HEARTBEAT_REPLY: u32 = 3;
+const SEND_MESSAGE_REPLY: u32 = 5;
+const AUTH_REPLY: u32 = 8;
+const FIRST_OF_APPLICATION: u32 = 1000;
+
+/// A client's stream, and where its next bytes stand in the frame.
+pub struct Bytes<'a> {
+    pub ctx: &'a XdpContext,
+    pub script: &'a Script,
+    /// Whose it is.
+    pub client: &'a mut Client,
+    /// The client's.
+    pub number: u32,
+    /// Where the bytes not read yet begin.
+    pub at: u32,
+    /// Where they end.
+    pub to: u32,
+}
+
+/// Reads them all and says how many they were.
+///
+/// A function of its own: the stack of one would not do for everything. Its loops are the kernel's (`bpf_loop`, Linux
+/// 5.17), which the verifier walks once; ordinary ones it would walk as often as they may run.
+#[inline(never)]
+pub fn take(bytes: &mut Bytes<'_>) -> u32 {
+    let from = bytes.at;
+    if bytes.client.at != 0 {
+        take_piece(bytes);
+    }
+    if bytes.client.at == 0 {
+        repeat(MAX_PACKETS, take_packet, bytes);
+        if bytes.at < bytes.to {
+            take_piece(bytes);
+        }
+    }
+    bytes.to - from
+}
+
+/// What the kernel calls in a loop: on with 0, out with 1.
+type Step = extern "C" fn(u64, *mut Bytes<'_>) -> u64;
+
+#[inline(always)]
+fn repeat(times: u32, step: Step, bytes: &mut Bytes<'_>) {
+    // SAFETY: the kernel calls `step` with `bytes` only while it runs this, and nobody else has `bytes` meanwhile.
+    unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(bytes).cast(), 0) };
+}
+
+/// Takes a packet that is there as a whole.
+extern "C" fn take_packet(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
+    // SAFETY: see `repeat`.
+    let Bytes { ctx, script, client, number, at, to } = unsafe { &mut *bytes };
+    let here = to.wrapping_sub(*at);
+    if here < HEADER_BYTES {
+        return 1;
+    }
+    let Some(header) = load::<16>(ctx, *at) else { return 1 };
+    let length = whole(&header, 0);
+    // One that is no length is found out by whoever takes the piece.
+    if !is_length(length) || length > here {
+        return 1;
+    }
+    client.marks |= kind_of(whole(&header, 8));
+    client.at = if length < u32::from(STAMP_END) { length as u8 } else { STAMP_END };
+    if length >= u32::from(STAMP_END) {
+        let Some(stamp) = load::<32>(ctx, *at + HEADER_BYTES) else { return 1 };
+        if whole(&stamp, 0) != MAGIC || whole(&stamp, 4) != script.run {
+            client.marks |= mark::FOREIGN;
+        }
+        if whole(&stamp, 8) != stream_of(script, *number) {
+            client.marks |= mark::MISROUTED;
+        }
+        if whole(&stamp, 12) != script.phase {
+            client.marks |= mark::STRAGGLER;
+        }
+        client.field = whole(&stamp, 20);
+        client.sent_ns = u64::from(whole(&stamp, 24)) << 32 | u64::from(whole(&stamp, 28));
+    }
+    deliver(script, *number, client);
+    *at += length;
+    0
+}
+
+/// Takes what is there of the packet under way, or the beginning of one.
+#[inline(always)]
+fn take_piece(bytes: &mut Bytes<'_>) {
+    if bytes.client.at < STAMP_END {
+        let Some(piece) = PIECE.get_ptr_mut(0) else { return };
+        let most = u32::from(STAMP_END - bytes.client.at);
+        let here = bytes.to.wrapping_sub(bytes.at);
+        let length = if here < most { here } else { most };
+        // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+        if !load_into(bytes.ctx, bytes.at, unsafe { &mut *piece }, length) {
+            return;
+        }
+        repeat(length, take_byte, bytes);
+    }
+    match bytes.client.at {
+        // Nothing behind it can be told apart.
+        GARBLED => bytes.at = bytes.to,
+        // The rest of the body, which nobody reads.
+        STAMP_END => {
+            let here = bytes.to.wrapping_sub(bytes.at);
+            let left = bytes.client.left;
+            let rest = if left < here { left } else { here };
+            bytes.client.left = left - rest;
+            bytes.at += rest;
+            if left == rest {
+                deliver(bytes.script, bytes.number, bytes.client);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Takes one byte of header or stamp, up to the end of the packet.
+extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
+    // SAFETY: see `repeat`.
+    let Bytes { script, client, number, at: next, .. } = unsafe { &mut *bytes };
+    let Some(piece) = PIECE.get_ptr_mut(0) else { return 1 };
+    if index >= u64::from(STAMP_END) {
+        return 1;
+    }
+    // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+    let byte = unsafe { (*piece)[index as usize] };
+    *next += 1;
+    let at = client.at;
+    client.at = at + 1;
+    if at < 4 {
+        client.left = client.left << 8 | u32::from(byte);
+        if at < 3 {
+            return 0;
+        }
+        if !is_length(client.left) {
+            garble(client);
+            return 1;
+        }
+        client.left -= 4;
+        return 0;
+    }
+    client.left -= 1;
+    match at >> 2 {
+        2 | 9 => {
+            client.field = client.field << 8 | u32::from(byte);
+            if at == 11 {
+                client.marks |= kind_of(client.field);
+            }
+        }
+        10 | 11 => client.sent_ns = client.sent_ns << 8 | u64::from(byte),
+        4 => compare(client, MAGIC, byte, mark::FOREIGN),
+        5 => compare(client, script.run, byte, mark::FOREIGN),
+        6 => compare(client, stream_of(script, *number), byte, mark::MISROUTED),
+        7 => compare(client, script.phase, byte, mark::STRAGGLER),
+        _ => {}
+    }
+    if client.left == 0 {
+        deliver(script, *number, client);
+        return 1;
+    }
+    0
+}
+
+/// Marks the packet unless the byte just taken is that of `expected`.
+#[inline(always)]
+fn compare(client: &mut Client, expected: u32, byte: u8, otherwise: u8) {
+    // The byte just taken has been counted already.
+    let place = u32::from(client.at.wrapping_sub(1) & 3);
+    if (expected >> (24 - 8 * place)) as u8 != byte {
+        client.marks |= otherwise;
+    }
+}
+
+/// A packet is complete.
+#[inline(always)]
+fn deliver(script: &Script, number: u32, client: &mut Client) {
+    match client.marks & mark::KIND {
+        mark::AUTH_REPLY if client.state == state::GREETED => {
+            // Granted by an empty body; a refusal says why.
+            let granted = u32::from(client.at) == HEADER_BYTES;
+            client.state = if granted { state::JOINED } else { state::REFUSED };
+            // SAFETY: the helper reads a clock.
+            client.sent_ns = unsafe { bpf_ktime_get_ns() };
+            count(if granted { Count::Joined } else { Count::Refused }, 1);
+        }
+        mark::MESSAGE => {
+            let marks = if client.at < STAMP_END { mark::FOREIGN } else { client.marks };
+            if marks & mark::FOREIGN != 0 {
+                count(Count::Foreign, 1);
+            } else if marks & mark::STRAGGLER != 0 {
+                count(Count::Stragglers, 1);
+            } else if marks & mark::MISROUTED != 0 {
+                count(Count::Misrouted, 1);
+            } else {
+                books::enter(script, stream_of(script, number), client);
+            }
+        }
+        mark::HEARTBEAT_REPLY => count(Count::HeartbeatReplies, 1),
+        _ => count(Count::OtherPackets, 1),
+    }
+    client.at = 0;
+    client.left = 0;
+    client.marks &= mark::PHASE;
+}
+
+/// Something stands there that is no packet.
+#[inline(always)]
+fn garble(client: &mut Client) {
+    client.at = GARBLED;
+    count(Count::Garbled, 1);
+}
+
+#[inline(always)]
+fn is_length(length: u32) -> bool {
+    (HEADER_BYTES..=MAX_PACKET_BYTES).contains(&length)
+}
+
+#[inline(always)]
+fn kind_of(operation: u32) -> u8 {
+    match operation {
+        AUTH_REPLY => mark::AUTH_REPLY,
+        HEARTBEAT_REPLY => mark::HEARTBEAT_REPLY,
+        SEND_MESSAGE_REPLY | FIRST_OF_APPLICATION.. => mark::MESSAGE,
+        _ => mark::OTHER,
+    }
+}
+
+/// The stream that client `number` follows.
+#[inline(always)]
+fn stream_of(script: &Script, number: u32) -> u32 {
+    if script.streams < 2 { 0 } else { number % script.streams }
+}

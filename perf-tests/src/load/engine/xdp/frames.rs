@@ -1,0 +1,87 @@
+//! Frames that the program cannot send, because nothing came that it could answer: a client's SYN and its heartbeat.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use abi::clients::{Client, Script, initial_sequence};
+use wire::goim::{Header, op};
+
+use super::rig::{GATEWAY_MAC, SERVER_MAC};
+
+const SYN: u8 = 0x02;
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+
+/// What fits into a frame of an Ethernet link without TCP's options. No timestamps, so that an answer has 40 bytes of
+/// headers, and no window scaling, which a client that takes everything at once has no need of.
+const SEGMENT_SIZE_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
+const WINDOW: u16 = u16::MAX;
+
+/// Makes them, from where the clients live to `server`.
+pub(super) struct Frames {
+    script: Script,
+    server: SocketAddrV4,
+}
+
+impl Frames {
+    pub(super) fn new(script: Script, server: SocketAddrV4) -> Self {
+        Self { script, server }
+    }
+
+    /// The SYN of client `number`.
+    pub(super) fn syn(&self, number: u32) -> Vec<u8> {
+        self.frame(number, initial_sequence(number, self.script.secret), 0, SYN, &SEGMENT_SIZE_OPTION, &[])
+    }
+
+    /// The heartbeat of client `number`, which stands as `client`.
+    pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
+        let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
+        self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &packet)
+    }
+
+    fn frame(
+        &self,
+        number: u32,
+        sequence: u32,
+        acknowledged: u32,
+        flags: u8,
+        options: &[u8],
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let Script { first_address, first_port, ports_per_address, .. } = self.script;
+        let source = Ipv4Addr::from(first_address + number / ports_per_address);
+        let port = (first_port + number % ports_per_address) as u16;
+        let header_words = (20 + options.len() as u8) / 4;
+        let tcp_bytes = (20 + options.len() + payload.len()) as u16;
+        let mut frame = Vec::with_capacity(34 + usize::from(tcp_bytes));
+        frame.extend(SERVER_MAC);
+        frame.extend(GATEWAY_MAC);
+        frame.extend([0x08, 0x00, 0x45, 0]);
+        frame.extend((20 + tcp_bytes).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+        frame.extend(source.octets());
+        frame.extend(self.server.ip().octets());
+        let checksum = !sum(&frame[14..34], 0);
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame.extend(port.to_be_bytes());
+        frame.extend(self.server.port().to_be_bytes());
+        frame.extend(sequence.to_be_bytes());
+        frame.extend(acknowledged.to_be_bytes());
+        frame.extend([header_words << 4, flags]);
+        frame.extend(WINDOW.to_be_bytes());
+        frame.extend([0; 4]);
+        frame.extend(options);
+        frame.extend(payload);
+        // From the addresses on, with the pseudo header's length and protocol.
+        let checksum = !sum(&frame[26..], u32::from(tcp_bytes) + 6);
+        frame[50..52].copy_from_slice(&checksum.to_be_bytes());
+        frame
+    }
+}
+
+/// One's complement sum of `bytes` on top of `seed`.
+fn sum(bytes: &[u8], seed: u32) -> u16 {
+    let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
+    let sum = seed + words.sum::<u32>();
+    let once = (sum >> 16) + (sum & 0xffff);
+    ((once >> 16) + once) as u16
+}

@@ -1,0 +1,211 @@
+//! The program that plays the clients, in the kernel, and its tables. Nothing is pinned: all of it goes with this value.
+
+use std::path::{Path, PathBuf};
+
+use abi::clients::{
+    BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP, PASS,
+    PROGRAM, SCRIPT_MAP, Script, broadcast_index,
+};
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+
+use super::error::XdpError;
+
+/// The object's file.
+const OBJECT: &str = "push-clients.bpf.o";
+
+/// Messages that are timed at most: 16 MiB.
+const MAX_BROADCASTS: u32 = 1 << 20;
+
+/// Programs and tables. Dropping it detaches and frees them.
+pub struct Program {
+    object: Ebpf,
+    clients: u32,
+}
+
+/// What the clients have counted, by [`Count`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts([u64; COUNTS as usize]);
+
+impl Counts {
+    /// How often.
+    #[must_use]
+    pub fn of(&self, what: Count) -> u64 {
+        self.0[what as usize]
+    }
+
+    /// What was counted since `before`, in either direction: missing messages that came late are taken off again.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at].wrapping_sub(before.0[at])))
+    }
+}
+
+impl Program {
+    /// Loads the object with room for `clients` clients, who are nobody yet, and to time `broadcasts` messages.
+    ///
+    /// # Errors
+    /// [`XdpError`] when it is not there, we are not root, or the kernel does not take it.
+    pub fn load(clients: u32, broadcasts: u32) -> Result<Self, XdpError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(XdpError::NotRoot);
+        }
+        let path = object(OBJECT)?;
+        let refused = |reason: String| XdpError::Load { object: path.clone(), reason };
+        let object = EbpfLoader::new()
+            .map_max_entries(CLIENTS_MAP, clients)
+            .map_max_entries(BROADCASTS_MAP, broadcasts.clamp(1, MAX_BROADCASTS))
+            .load_file(&path)
+            .map_err(|error| refused(words_of(&error)))?;
+        let mut loaded = Self { object, clients };
+        for name in [PROGRAM, PASS] {
+            loaded.program(name)?.load().map_err(|error| refused(words_of(&error)))?;
+        }
+        Ok(loaded)
+    }
+
+    /// The program called `name`, for whoever attaches or runs it.
+    ///
+    /// # Errors
+    /// [`XdpError::Load`] when the object holds no such program.
+    pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, XdpError> {
+        let missing = || XdpError::Load { object: OBJECT.into(), reason: format!("it holds no XDP program {name}") };
+        self.object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+    }
+
+    /// Attaches the program called `name` in driver mode, to an interface of this thread's namespace.
+    ///
+    /// # Errors
+    /// [`XdpError::Attach`].
+    pub fn attach(&mut self, name: &'static str, interface_index: u32) -> Result<(), XdpError> {
+        let attached = self.program(name)?.attach_to_if_index(interface_index, XdpMode::Driver);
+        attached.map(drop).map_err(|error| XdpError::Attach { program: name, reason: words_of(&error) })
+    }
+
+    /// How many clients there is room for.
+    #[must_use]
+    pub fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    /// Tells the clients what to do.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn set_script(&mut self, script: &Script) -> Result<(), XdpError> {
+        let mut table: Array<_, Script> = typed(self.object.map_mut(SCRIPT_MAP), SCRIPT_MAP)?;
+        table.set(0, script, 0).map_err(failed("write", SCRIPT_MAP))
+    }
+
+    /// How a client stands.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn client(&self, number: u32) -> Result<Client, XdpError> {
+        self.table()?.get(&number, 0).map_err(failed("read", CLIENTS_MAP))
+    }
+
+    /// Puts a client where a test wants it.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn set_client(&mut self, number: u32, client: &Client) -> Result<(), XdpError> {
+        let mut table: Array<_, Client> = typed(self.object.map_mut(CLIENTS_MAP), CLIENTS_MAP)?;
+        table.set(number, client, 0).map_err(failed("write", CLIENTS_MAP))
+    }
+
+    /// Looks at every client.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn for_each_client(&self, mut look: impl FnMut(u32, &Client)) -> Result<(), XdpError> {
+        let table = self.table()?;
+        for number in 0..self.clients {
+            look(number, &table.get(&number, 0).map_err(failed("read", CLIENTS_MAP))?);
+        }
+        Ok(())
+    }
+
+    /// What was counted so far, on all CPUs.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn counts(&self) -> Result<Counts, XdpError> {
+        let sums = self.sums(COUNTS_MAP, COUNTS)?;
+        Ok(Counts(std::array::from_fn(|at| sums[at])))
+    }
+
+    /// Delays so far, by bucket, on all CPUs.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn delays(&self) -> Result<Vec<u64>, XdpError> {
+        self.sums(DELAYS_MAP, DELAY_BUCKETS)
+    }
+
+    /// Messages `0..ends[s]` of every stream s, as far as they are timed.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn for_each_broadcast(&self, ends: &[u32], mut look: impl FnMut(u32, u32, Broadcast)) -> Result<(), XdpError> {
+        let table: Array<_, Broadcast> = typed(self.object.map(BROADCASTS_MAP), BROADCASTS_MAP)?;
+        for (stream, end) in ends.iter().enumerate() {
+            for number in 0..*end {
+                let index = broadcast_index(ends.len() as u32, stream as u32, number);
+                if index >= table.len() {
+                    break;
+                }
+                look(stream as u32, number, table.get(&index, 0).map_err(failed("read", BROADCASTS_MAP))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Result<Array<&MapData, Client>, XdpError> {
+        typed(self.object.map(CLIENTS_MAP), CLIENTS_MAP)
+    }
+
+    fn sums(&self, name: &'static str, entries: u32) -> Result<Vec<u64>, XdpError> {
+        let table: PerCpuArray<_, u64> = typed(self.object.map(name), name)?;
+        let sum = |entry: u32| {
+            let values = table.get(&entry, 0).map_err(failed("read", name))?;
+            Ok(values.iter().fold(0_u64, |sum, value| sum.wrapping_add(*value)))
+        };
+        (0..entries).map(sum).collect()
+    }
+}
+
+fn typed<M, T: TryFrom<M>>(map: Option<M>, table: &'static str) -> Result<T, XdpError>
+where
+    T::Error: std::fmt::Display,
+{
+    let map = map.ok_or(XdpError::Table { doing: "find", table, reason: "the object holds none".to_owned() })?;
+    T::try_from(map).map_err(|error| XdpError::Table { doing: "open", table, reason: error.to_string() })
+}
+
+fn failed(doing: &'static str, table: &'static str) -> impl FnOnce(aya::maps::MapError) -> XdpError {
+    move |error| XdpError::Table { doing, table, reason: words_of(&error) }
+}
+
+/// The error and what caused it: aya's outer ones name the step only.
+fn words_of(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
+
+/// An object of the kernel's side: in `PUSH_BPF_DIR`, else in a directory `bpf` somewhere above our own executable.
+pub(super) fn object(name: &'static str) -> Result<PathBuf, XdpError> {
+    if let Some(directory) = std::env::var_os("PUSH_BPF_DIR") {
+        let path = Path::new(&directory).join(name);
+        return if path.is_file() { Ok(path) } else { Err(XdpError::NoObject { name, executable: path }) };
+    }
+    let executable = std::env::current_exe().map_err(XdpError::io("find our own executable"))?;
+    let found = executable.ancestors().skip(1).map(|above| above.join("bpf").join(name)).find(|path| path.is_file());
+    found.ok_or(XdpError::NoObject { name, executable })
+}

@@ -1,0 +1,222 @@
+//! Two network namespaces without a name, and the veth pair between them.
+//!
+//! ```text
+//! server's namespace                                                clients' namespace
+//! daemons   10.64.0.1  push0  <=== veth, driver mode at both ends ===>  clients0   (no address, no socket)
+//!           10.128.0.0/9 by the gateway 10.64.0.2, a permanent neighbour     program `clients` plays all addresses
+//!           the appliance's filter
+//! ```
+//!
+//! Nobody but this process holds namespaces, link and programs, so they go with it, however it ends. Nothing leaves the
+//! pair: there is no other interface in either namespace but loopback.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use abi::clients::{PASS, PROGRAM};
+use aya::maps::Array;
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use rustix::thread::gettid;
+
+use super::error::XdpError;
+use super::program::{Program, object};
+use super::script::FIRST_PORT;
+use crate::probe::daemons::in_namespace;
+use crate::sys;
+
+/// The server's address.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+/// Where all clients live, as the server sees it.
+const GATEWAY: &str = "10.64.0.2";
+const CLIENTS_NETWORK: &str = "10.128.0.0/9";
+/// The first client's address and port.
+pub const FIRST_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 128, 0, 1), FIRST_PORT as u16);
+/// Addresses of the clients' network behind the first.
+pub const CLIENT_ADDRESSES: u32 = (1 << 23) - 2;
+
+const SERVER_END: &str = "push0";
+const CLIENTS_END: &str = "clients0";
+/// Queues of each end. The ring of one holds 256 frames, and what a burst of the server's puts beyond is lost, to be repeated
+/// a fifth of a second later. A flow keeps its queue, so a client's segments stay in order.
+const QUEUES: &str = "4";
+/// Of the two ends, locally administered.
+pub(super) const SERVER_MAC: [u8; 6] = [2, 0x70, 0x75, 0x73, 0x68, 1];
+pub(super) const GATEWAY_MAC: [u8; 6] = [2, 0x70, 0x75, 0x73, 0x68, 2];
+
+/// What a server of many needs, in its namespace.
+const SERVER_SETTINGS: [(&str, &str); 4] = [
+    ("core/somaxconn", "65535"),
+    ("ipv4/tcp_max_syn_backlog", "262144"),
+    // The filter of return paths, which both of these can switch on.
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/push0/rp_filter", "0"),
+];
+
+/// What stands at the server's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerEnd {
+    /// The appliance's filter, guarding these ports.
+    Filter(Vec<u16>),
+    /// A program that lets everything pass.
+    Pass,
+}
+
+/// See the module.
+pub struct Rig {
+    // The programs before what they are attached to.
+    _filter: Option<Ebpf>,
+    server: File,
+    clients: File,
+}
+
+impl Rig {
+    /// Makes namespaces and pair, and attaches `program` and what stands at the server's end.
+    ///
+    /// # Errors
+    /// [`XdpError`] says what is missing; nothing is left then.
+    pub fn build(program: &mut Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
+        let mut rig = Self { _filter: None, server: new_namespace()?, clients: new_namespace()? };
+        rig.link()?;
+        let clients_index = rig.in_clients(|| index_of(CLIENTS_END))??;
+        let server_index = rig.in_server(|| index_of(SERVER_END))??;
+        rig.in_clients(|| program.attach(PROGRAM, clients_index))??;
+        rig._filter = rig.in_server(|| match server_end {
+            ServerEnd::Pass => program.attach(PASS, server_index).map(|()| None),
+            ServerEnd::Filter(ports) => filter(ports, server_index).map(Some),
+        })??;
+        Ok(rig)
+    }
+
+    /// The server's namespace, for whoever starts a server in it. The path is good as long as this value is.
+    #[must_use]
+    pub fn server_path(&self) -> PathBuf {
+        path_of(&self.server)
+    }
+
+    /// Runs `work` on a thread in the server's namespace.
+    ///
+    /// # Errors
+    /// [`XdpError::Io`] when the system does not let us in.
+    pub fn in_server<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, XdpError> {
+        in_namespace(&path_of(&self.server), work).map_err(XdpError::io("enter the server's namespace"))
+    }
+
+    /// Runs `work` on a thread in the clients' namespace.
+    ///
+    /// # Errors
+    /// As [`Self::in_server`].
+    pub fn in_clients<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, XdpError> {
+        in_namespace(&path_of(&self.clients), work).map_err(XdpError::io("enter the clients' namespace"))
+    }
+
+    /// A socket for frames to the server.
+    ///
+    /// # Errors
+    /// [`XdpError::Io`].
+    pub(super) fn frame_socket(&self) -> Result<socket2::Socket, XdpError> {
+        self.in_clients(|| {
+            let index = index_of(CLIENTS_END)?;
+            sys::frame_socket(index).map_err(XdpError::io("open a socket for frames"))
+        })?
+    }
+
+    /// The pair, its addresses, and the one route.
+    fn link(&self) -> Result<(), XdpError> {
+        let (server_mac, gateway_mac) = (text_of(SERVER_MAC), text_of(GATEWAY_MAC));
+        // The other end is given to a namespace by a thread that is in it.
+        self.in_clients(|| {
+            let thread = gettid().as_raw_nonzero().to_string();
+            self.in_server(|| {
+                let queues = ["numtxqueues", QUEUES, "numrxqueues", QUEUES];
+                let ours = [&["link", "add", SERVER_END, "address", &server_mac][..], &queues].concat();
+                let theirs =
+                    [&["type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac][..], &queues].concat();
+                ip(&[&ours[..], &theirs, &["netns", &thread]].concat())
+            })
+        })???;
+        self.in_clients(|| {
+            // It would ask its neighbours for routers, and answer for addresses that are the program's.
+            set("ipv6/conf/all/disable_ipv6", "1")?;
+            ip(&["link", "set", CLIENTS_END, "up"])
+        })??;
+        self.in_server(|| {
+            ip(&["link", "set", "lo", "up"])?;
+            ip(&["address", "add", &format!("{SERVER}/30"), "dev", SERVER_END])?;
+            ip(&["link", "set", SERVER_END, "up"])?;
+            ip(&["neighbour", "add", GATEWAY, "lladdr", &gateway_mac, "dev", SERVER_END, "nud", "permanent"])?;
+            ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END])?;
+            SERVER_SETTINGS.iter().try_for_each(|(name, value)| set(name, value))
+        })?
+    }
+}
+
+/// The appliance's filter at an interface of this thread's namespace, guarding `ports`, with no rules.
+fn filter(ports: &[u16], interface_index: u32) -> Result<Ebpf, XdpError> {
+    let path = object("push-appliance.bpf.o")?;
+    let refused = |reason: String| XdpError::Load { object: path.clone(), reason };
+    let mut loaded = EbpfLoader::new().load_file(&path).map_err(|error| refused(error.to_string()))?;
+    {
+        let table = abi::maps::PROTECTED;
+        let failed = |reason: String| XdpError::Table { doing: "write", table, reason };
+        let map = loaded.map_mut(table).ok_or_else(|| failed("the object holds none".to_owned()))?;
+        let mut words: Array<_, u64> = Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        for port in ports {
+            let (word, bit) = abi::maps::port_bit(*port);
+            let before = words.get(&word, 0).map_err(|error| failed(error.to_string()))?;
+            words.set(word, before | bit, 0).map_err(|error| failed(error.to_string()))?;
+        }
+    }
+    let missing = || refused("it holds no filter".to_owned());
+    let program = loaded.program_mut(abi::maps::FILTER).ok_or_else(missing)?;
+    let program: &mut Xdp = program.try_into().map_err(|_| missing())?;
+    program.load().map_err(|error| refused(error.to_string()))?;
+    let attached = program.attach_to_if_index(interface_index, XdpMode::Driver);
+    attached.map_err(|error| XdpError::Attach { program: abi::maps::FILTER, reason: error.to_string() })?;
+    Ok(loaded)
+}
+
+fn new_namespace() -> Result<File, XdpError> {
+    let made = thread::spawn(|| {
+        sys::enter_new_network_namespace()?;
+        File::open("/proc/thread-self/ns/net")
+    });
+    let made = made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    made.map_err(XdpError::io("make a network namespace"))
+}
+
+fn path_of(namespace: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()))
+}
+
+/// Index of an interface of this thread's namespace.
+fn index_of(name: &str) -> Result<u32, XdpError> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let found =
+        socket(AddressFamily::INET, SocketType::DGRAM, None).and_then(|socket| netdevice::name_to_index(&socket, name));
+    found.map_err(|error| XdpError::io(format!("find the interface {name}"))(error.into()))
+}
+
+/// Sets a sysctl of this thread's network namespace.
+fn set(name: &str, value: &str) -> Result<(), XdpError> {
+    let path = format!("/proc/sys/net/{name}");
+    fs::write(&path, value).map_err(XdpError::io(format!("write {value} to {path}")))
+}
+
+fn ip(arguments: &[&str]) -> Result<(), XdpError> {
+    let doing = format!("run ip {} (package iproute2)", arguments.join(" "));
+    let output = Command::new("ip").args(arguments).output().map_err(XdpError::io(doing.as_str()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(XdpError::io(doing)(std::io::Error::other(said)))
+}
+
+fn text_of(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

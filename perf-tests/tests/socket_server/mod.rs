@@ -1,0 +1,122 @@
+//! A goim server of plain kernel sockets: it says what the test tells it to, so what the clients made of XDP have to hear
+//! is known exactly.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use perf_tests::load::engine::xdp::rig::Rig;
+use perf_tests::load::stamp::{Stamp, monotonic_ns};
+use socket2::{Domain, SockRef, Socket, Type};
+use wire::auth::AuthBody;
+use wire::goim::{self, Header, op};
+
+/// How long anything may take to happen.
+const SOON: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+pub(crate) struct SocketServer {
+    listener: TcpListener,
+    /// By client; `None` until it has come, and when it was let go.
+    clients: Vec<Option<TcpStream>>,
+    first_mid: i64,
+}
+
+impl SocketServer {
+    /// Listens at `address` in the server's namespace, for `clients` clients with user ids from `first_mid` on.
+    pub(crate) fn listen(rig: &Rig, address: SocketAddr, clients: u32, first_mid: i64) -> Self {
+        let listener = rig.in_server(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&address.into()).unwrap();
+            socket.listen(4096).unwrap();
+            TcpListener::from(socket)
+        });
+        let listener = listener.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { listener, clients: (0..clients).map(|_| None).collect(), first_mid }
+    }
+
+    /// Lets everybody in who comes, until all are there, and has `answer` give what each is told to its auth; `None` closes
+    /// without a word.
+    pub(crate) fn welcome(&mut self, mut answer: impl FnMut(u32) -> Option<Vec<u8>>) {
+        let mut come = 0;
+        eventually("all clients have come", || {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    stream.set_read_timeout(Some(SOON)).unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    self.take(stream, &mut answer);
+                    come += 1;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+            come == self.clients.len()
+        });
+    }
+
+    fn take(&mut self, mut stream: TcpStream, answer: &mut impl FnMut(u32) -> Option<Vec<u8>>) {
+        let mut bytes = vec![0; 4096];
+        let length = stream.read(&mut bytes).unwrap();
+        let packet = goim::parse(&bytes[..length], 4096).unwrap().expect("the auth packet comes in one segment");
+        assert_eq!((packet.header.operation, packet.wire_bytes()), (op::AUTH, length), "and alone");
+        let mid = AuthBody::parse(packet.body, "live").unwrap().mid;
+        let number = (mid - self.first_mid) as usize;
+        assert!(self.clients[number].is_none(), "client {number} comes once");
+        if let Some(answer) = answer(number as u32) {
+            stream.write_all(&answer).unwrap();
+            self.clients[number] = Some(stream);
+        }
+    }
+
+    /// Says `bytes` to a client, in pieces of so many bytes each.
+    pub(crate) fn say(&mut self, client: u32, bytes: &[u8], pieces: usize) {
+        let stream = self.clients[client as usize].as_mut().expect("it was let in");
+        for piece in bytes.chunks(pieces) {
+            stream.write_all(piece).unwrap();
+        }
+    }
+
+    /// Waits for a heartbeat of a client, which has to come as a packet and alone, and answers it.
+    pub(crate) fn answer_heartbeat(&mut self, client: u32) {
+        let stream = self.clients[client as usize].as_mut().expect("it was let in");
+        let mut bytes = [0; goim::HEADER_BYTES];
+        stream.read_exact(&mut bytes).unwrap();
+        let packet = goim::parse(&bytes, 0).unwrap().expect("a heartbeat has no body");
+        assert_eq!(packet.header.operation, op::HEARTBEAT);
+        stream.write_all(&self::packet(op::HEARTBEAT_REPLY, &[0, 0, 0, 1])).unwrap();
+    }
+
+    /// Closes a client's connection in order.
+    pub(crate) fn close(&mut self, client: u32) {
+        self.clients[client as usize] = None;
+    }
+
+    /// Resets it.
+    pub(crate) fn reset(&mut self, client: u32) {
+        let stream = self.clients[client as usize].take().expect("it was let in");
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+pub(crate) fn packet(operation: i32, body: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    Header { version: 1, operation, sequence: 0 }.put_packet(body, &mut packet);
+    packet
+}
+
+/// A message of a run's first phase.
+pub(crate) fn message(run: u32, room: u32, number: u64) -> Vec<u8> {
+    let mut body = vec![b'.'; 60];
+    Stamp { run, room, phase: 0, number, sent_ns: monotonic_ns() }.write(&mut body);
+    packet(op::FIRST_OF_APPLICATION, &body)
+}
