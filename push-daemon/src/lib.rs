@@ -5,10 +5,10 @@
 //! is woken. Nothing here decides who may enter or what is said: that is the logic tier's.
 //!
 //! Layout: [`process`] runtime and signals · [`log`] lines that nobody has to read · [`appliance`] builds the parts,
-//! starts and stops them, `plan` how many shards, `storm` when their memory goes back · [`config`] the settings · [`block`] memory that many connections are sent from, `buffers`
-//! where it comes from, [`format`](mod@format) the ways to head and pack it, [`compress`] its short forms · [`shard`]
-//! the data plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what operators see · [`pushctl`] the network
-//! engineer's CLI
+//! starts and stops them, `plan` how many shards, `storm` when their memory goes back · [`config`] the settings ·
+//! [`block`] memory that many connections are sent from, `buffers` where it comes from, [`format`](mod@format) the ways
+//! to head and pack it, [`compress`] its short forms · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP ·
+//! [`admin`] what operators see · [`pushctl`] the network engineer's CLI
 
 pub mod admin;
 pub mod appliance;

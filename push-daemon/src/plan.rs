@@ -54,9 +54,9 @@ impl Plan {
                 "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
             );
         }
-        let rest_ms = config.shard.rest_ms.get_u32() * u32::from(count) / (cpus.len() as u32).max(1);
-        let rest_ms =
-            rest_ms.clamp(config.shard.rest_ms.get_u32(), LONGEST_REST_MS.max(config.shard.rest_ms.get_u32()));
+        let rest_ms = config.shard.rest_ms.get_u32();
+        let shared = rest_ms * u32::from(count) / (cpus.len() as u32).max(1);
+        let rest_ms = shared.min(LONGEST_REST_MS).max(rest_ms);
         Ok(Self { count, rest_ms, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
     }
 
