@@ -115,7 +115,6 @@ fn what_they_cannot_do_is_said_before_anything_is_made() {
     for (arguments, words) in [
         ("--connect 127.0.0.1:3101", "leave out --connect"),
         ("--listen-only", "leave out --listen-only"),
-        ("--silent 0.1", "only listen yet"),
         ("--connections 200000000 --threads 100000", "the rig has addresses for"),
     ] {
         let output = command(arguments).output().unwrap();

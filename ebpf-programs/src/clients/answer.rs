@@ -8,12 +8,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    frame::{ETHERNET_BYTES, IPV4_HEADERS, Segment, TCP_BYTES, ptr_at, raw},
+    frame::{ETHERNET_BYTES, IPV4_HEADERS, RST, Segment, TCP_BYTES, ptr_at, raw},
     maps::{GREETING, count},
 };
 
-/// No window scaling: this many bytes may be under way to a client.
-const WINDOW: u16 = u16::MAX;
 const HOPS: u8 = 64;
 const TCP: u8 = 6;
 const DONT_FRAGMENT: u8 = 0x40;
@@ -23,15 +21,25 @@ const DONT_FRAGMENT: u8 = 0x40;
 pub struct Answer {
     /// TCP's flags.
     pub flags: u8,
+    /// Bytes that may be under way to the client.
+    pub window: u16,
+    /// The sequence number, when it is not the client's next.
+    pub sequence: Option<u32>,
     /// The client whose auth packet goes with it, if any does.
     pub greets: Option<u32>,
 }
 
 impl Answer {
-    /// Nothing but flags.
+    /// Nothing but flags, and the window that is offered.
     #[inline(always)]
-    pub fn plain(flags: u8) -> Self {
-        Self { flags, greets: None }
+    pub fn plain(flags: u8, window: u16) -> Self {
+        Self { flags, window, sequence: None, greets: None }
+    }
+
+    /// The reset of a connection that the client does not know of. It says what the server awaits, or would not be believed.
+    #[inline(always)]
+    pub fn reset<const HEADERS: usize>(segment: &Segment<HEADERS>) -> Self {
+        Self { sequence: Some(segment.acknowledged), ..Self::plain(RST, 0) }
     }
 }
 
@@ -46,7 +54,7 @@ pub fn send<const HEADERS: usize>(
 ) -> u32 {
     let greeting = answer.greets.and_then(|number| greeting_of(script, number));
     let (bytes, sum) = greeting.map_or((0, 0), |greeting| (greeting.bytes, greeting.sum));
-    let headers = headers(segment, client, answer.flags, bytes, sum);
+    let headers = headers(segment, client, answer, bytes, sum);
     let delta = (HEADERS as u32 + bytes).wrapping_sub(segment.frame_bytes) as i32;
     // It grows at its head, where XDP has room for certain. Behind a frame that came over a veth pair there may be none.
     // SAFETY: the context is the kernel's; all pointers into the frame are taken anew behind this.
@@ -75,7 +83,7 @@ pub fn send<const HEADERS: usize>(
 fn headers<const HEADERS: usize>(
     segment: &Segment<HEADERS>,
     client: &Client,
-    flags: u8,
+    answer: &Answer,
     payload_bytes: u32,
     payload_sum: u32,
 ) -> [u8; HEADERS] {
@@ -103,10 +111,10 @@ fn headers<const HEADERS: usize>(
     }
     out[tcp..tcp + 2].copy_from_slice(&came[tcp + 2..tcp + 4]);
     out[tcp + 2..tcp + 4].copy_from_slice(&came[tcp..tcp + 2]);
-    out[tcp + 4..tcp + 8].copy_from_slice(&client.next_out.to_be_bytes());
+    out[tcp + 4..tcp + 8].copy_from_slice(&answer.sequence.unwrap_or(client.next_out).to_be_bytes());
     out[tcp + 8..tcp + 12].copy_from_slice(&client.next_in.to_be_bytes());
-    out[tcp + 12..tcp + 14].copy_from_slice(&[(TCP_BYTES as u8 / 4) << 4, flags]);
-    out[tcp + 14..tcp + 16].copy_from_slice(&WINDOW.to_be_bytes());
+    out[tcp + 12..tcp + 14].copy_from_slice(&[(TCP_BYTES as u8 / 4) << 4, answer.flags]);
+    out[tcp + 14..tcp + 16].copy_from_slice(&answer.window.to_be_bytes());
     out[tcp + 16..tcp + 20].copy_from_slice(&[0; 4]);
     // The pseudo header: addresses, length and protocol.
     let address_bytes = if HEADERS == IPV4_HEADERS { 8 } else { 32 };

@@ -7,7 +7,8 @@
 //! userspace), verify checksums (over a veth pair they are partial), or speak TCP options.
 //!
 //! Layout: `frame` one parse into one struct · `connection` what a segment does to a client · `stream` packets in the
-//! bytes · `books` message numbers and delays · `answer` the frame that goes back · `maps` the tables
+//! bytes · `books` message numbers and delays · `room` what a slow client takes · `endings` what an end is counted as ·
+//! `answer` the frame that goes back · `maps` the tables
 #![no_std]
 #![no_main]
 
@@ -16,8 +17,10 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 mod answer;
 mod books;
 mod connection;
+mod endings;
 mod frame;
 mod maps;
+mod room;
 mod stream;
 
 /// Plays the clients: `XDP_TX` with an answer, `XDP_DROP` without one, `XDP_PASS` for what is no client's.

@@ -100,7 +100,9 @@ extern "C" fn take_packet(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
             client.marks |= mark::STRAGGLER;
         }
         client.field = whole(&stamp, 20);
-        client.sent_ns = u64::from(whole(&stamp, 24)) << 32 | u64::from(whole(&stamp, 28));
+        if is_timed(client) {
+            client.sent_ns = u64::from(whole(&stamp, 24)) << 32 | u64::from(whole(&stamp, 28));
+        }
     }
     deliver(script, *number, client);
     *at += length;
@@ -172,7 +174,7 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
                 client.marks |= kind_of(client.field);
             }
         }
-        10 | 11 => client.sent_ns = client.sent_ns << 8 | u64::from(byte),
+        10 | 11 if is_timed(client) => client.sent_ns = client.sent_ns << 8 | u64::from(byte),
         4 => compare(client, MAGIC, byte, mark::FOREIGN),
         5 => compare(client, script.run, byte, mark::FOREIGN),
         6 => compare(client, stream_of(script, *number), byte, mark::MISROUTED),
@@ -200,13 +202,8 @@ fn compare(client: &mut Client, expected: u32, byte: u8, otherwise: u8) {
 #[inline(always)]
 fn deliver(script: &Script, number: u32, client: &mut Client) {
     match client.marks & mark::KIND {
-        mark::AUTH_REPLY if client.state == state::GREETED => {
-            // Granted by an empty body; a refusal says why.
-            let granted = u32::from(client.at) == HEADER_BYTES;
-            client.state = if granted { state::JOINED } else { state::REFUSED };
-            // SAFETY: the helper reads a clock.
-            client.sent_ns = unsafe { bpf_ktime_get_ns() };
-            count(if granted { Count::Joined } else { Count::Refused }, 1);
+        mark::AUTH_REPLY if client.state == state::GREETED || client.state == state::GREETED_AGAIN => {
+            answer_auth(script, client);
         }
         mark::MESSAGE => {
             let marks = if client.at < STAMP_END { mark::FOREIGN } else { client.marks };
@@ -217,7 +214,7 @@ fn deliver(script: &Script, number: u32, client: &mut Client) {
             } else if marks & mark::MISROUTED != 0 {
                 count(Count::Misrouted, 1);
             } else {
-                books::enter(script, stream_of(script, number), client);
+                books::enter(script, stream_of(script, number), number, client);
             }
         }
         mark::HEARTBEAT_REPLY => count(Count::HeartbeatReplies, 1),
@@ -226,6 +223,30 @@ fn deliver(script: &Script, number: u32, client: &mut Client) {
     client.at = 0;
     client.left = 0;
     client.marks &= mark::PHASE;
+}
+
+/// The auth was answered: granted by an empty body; a refusal says why.
+#[inline(always)]
+fn answer_auth(script: &Script, client: &mut Client) {
+    let comes_back = client.state == state::GREETED_AGAIN;
+    if u32::from(client.at) != HEADER_BYTES {
+        client.state = state::REFUSED;
+        count(if comes_back { Count::BackRefused } else { Count::Refused }, 1);
+        return;
+    }
+    if comes_back {
+        books::begin_anew(script, client);
+    }
+    // SAFETY: the helper reads a clock.
+    client.sent_ns = unsafe { bpf_ktime_get_ns() };
+    client.state = state::JOINED;
+    count(if comes_back { Count::Back } else { Count::Joined }, 1);
+}
+
+/// Whether anybody wants to know when the client's messages were sent.
+#[inline(always)]
+fn is_timed(client: &Client) -> bool {
+    state::rate_of(client.state).is_none()
 }
 
 /// Something stands there that is no packet.

@@ -27,9 +27,6 @@ pub(super) fn run(
     if u64::from(scenario.clients) > most {
         return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients).into());
     }
-    if !scenario.behaviour.orders().is_empty() {
-        return Err("clients made of XDP only listen yet: leave out what they shall do besides".into());
-    }
     let messages = scenario.publish.as_ref().map_or(0, |publish| publish.messages);
     let mut program = Program::load(scenario.clients, u32::try_from(messages).unwrap_or(u32::MAX))?;
     let addresses = addresses();

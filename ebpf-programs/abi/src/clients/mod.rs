@@ -3,11 +3,13 @@
 //! It is a tool of the tests, in an object of its own: nothing of it is pinned, so it is no part of the
 //! [`LAYOUT`](crate::LAYOUT).
 //!
-//! Layout: [`Script`] what the clients do · [`Client`] how one of them stands · `count` what is counted · `delay` the
-//! histogram of delays.
+//! Layout: [`Script`] what the clients do · [`Client`] how one of them stands · [`state`] what it is about · [`reading`] how
+//! far it has read that reads slowly · `count` what is counted · `delay` the histogram of delays.
 
 mod count;
 mod delay;
+pub mod reading;
+pub mod state;
 
 pub use count::{COUNTS, Count};
 pub use delay::{DELAY_BUCKETS, delay_bucket, delay_bucket_start_ns};
@@ -28,6 +30,11 @@ pub const COUNTS_MAP: &str = "CLIENT_COUNTS";
 pub const DELAYS_MAP: &str = "DELAYS";
 /// [`Broadcast`] by [`broadcast_index`], as many as are to be timed.
 pub const BROADCASTS_MAP: &str = "BROADCASTS";
+
+/// The `u32` by client's number: the first message of the phase that it heard after it had come back in its middle.
+pub const HEARD_FROM_MAP: &str = "HEARD_FROM";
+/// [`Late`] acknowledgements, for userspace to send.
+pub const LATE_MAP: &str = "LATE";
 
 /// Room for the auth packet in the script.
 pub const GREETING_BYTES: usize = 256;
@@ -78,22 +85,54 @@ pub struct Script {
     pub room_digits: u32,
     /// Nothing; keeps `greeting` on a multiple of 8.
     pub reserved: u32,
+    /// Bytes that come and are not read before no more are taken, of a client that does not read as it should.
+    pub room_bytes: u32,
+    /// Not 0: everybody reads whatever comes, so that a close behind it is seen.
+    pub all_read: u32,
+    /// Segments with data that get lost, of 2^32.
+    pub lost: u32,
+    /// Not 0: userspace acknowledges data, later.
+    pub acknowledges_late: u32,
+    /// Bytes a second that slow clients read, by [`state::rate_of`]. The first is 0.
+    pub bytes_per_second: [u32; RATES],
     /// The auth packet of every client, zeros behind it.
     pub greeting: [u8; GREETING_BYTES],
 }
 
-const _: () = assert!(size_of::<Script>() == 16 * 4 + GREETING_BYTES);
+const _: () = assert!(size_of::<Script>() == (20 + RATES) * 4 + GREETING_BYTES);
+
+/// How many rates there are at which clients read, the first of which is not at all.
+pub const RATES: usize = 8;
+
+/// An acknowledgement that is due later.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// When what it acknowledges came.
+    pub came_ns: u64,
+    /// Whose it is.
+    pub number: u32,
+    /// Nothing.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Late>() == 16);
+
+/// [`Client::next_number`] of one that has come back in the middle of a phase and heard nothing of it: its books begin with
+/// the first message that it hears.
+pub const UNHEARD: u32 = u32::MAX;
 
 /// How one client stands. All zero: it has no connection yet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Of the packet under way: when its publisher sent it. From the answer to the auth until the first message: when that
-    /// answer came.
+    /// Of the packet under way: when its publisher sent it. From the grant until the first message: when that came. Of a
+    /// client that reads at a rate: its [`reading::Reading`]. 0: it was never let in, or not since it began to come back.
     pub sent_ns: u64,
     /// The next byte that is due from the server.
     pub next_in: u32,
-    /// The next byte that the server awaits, as it says itself. What was sent beyond is under way.
+    /// The next byte that the server awaits, as it says itself. What was sent beyond is under way. While `RETURNING`: the
+    /// byte behind the SYN.
     pub next_out: u32,
     /// One past the highest message number heard.
     pub next_number: u32,
@@ -103,7 +142,7 @@ pub struct Client {
     pub field: u32,
     /// Of the packet under way: bytes seen, at most [`STAMP_END`]. 0: none is. [`GARBLED`]: nothing is understood any more.
     pub at: u8,
-    /// One of the [`state`]s.
+    /// One of the [`state`]s. Userspace writes it too.
     pub state: u8,
     /// Of the packet under way: the [`mark`]s. And which phase `next_number` belongs to.
     pub marks: u8,
@@ -139,22 +178,6 @@ pub const STAMP_END: u8 = 48;
 /// [`Client::at`] of a stream in which no packet begins any more.
 pub const GARBLED: u8 = u8::MAX;
 
-/// Values of [`Client::state`].
-pub mod state {
-    /// Nothing came from the server yet.
-    pub const FRESH: u8 = 0;
-    /// The handshake is done and the auth packet sent.
-    pub const GREETED: u8 = 1;
-    /// The auth was granted.
-    pub const JOINED: u8 = 2;
-    /// The auth was refused.
-    pub const REFUSED: u8 = 3;
-    /// The server closed, and we did too.
-    pub const CLOSED: u8 = 4;
-    /// The server reset the connection.
-    pub const RESET: u8 = 5;
-}
-
 /// Bits of [`Client::marks`].
 pub mod mark {
     /// What the packet is: one of the next four.
@@ -184,4 +207,30 @@ pub mod mark {
 #[must_use]
 pub const fn initial_sequence(number: u32, secret: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b1) ^ secret
+}
+
+/// A number that shows no pattern, out of one that was counted.
+#[inline(always)]
+#[must_use]
+pub const fn chance(counted: u32) -> u32 {
+    // The finalizer of MurmurHash3, public domain.
+    let mixed = (counted ^ counted >> 16).wrapping_mul(0x85eb_ca6b);
+    let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+    mixed ^ mixed >> 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chance_comes_as_often_as_its_share_and_not_in_a_row() {
+        for share in [0.01, 0.1, 0.5, 0.9] {
+            let below = (share * 4_294_967_296.0) as u32;
+            let taken: u32 = (1..=10_000).map(|counted| u32::from(chance(counted) < below)).sum();
+            assert!((f64::from(taken) / 10_000.0 - share).abs() < 0.01, "{taken} of 10,000 for {share}");
+        }
+        let pairs = (1..=10_000).filter(|counted| chance(*counted) < 1 << 31 && chance(*counted + 1) < 1 << 31).count();
+        assert!((2_300..2_700).contains(&pairs), "{pairs} of 10,000 for a half twice");
+    }
 }

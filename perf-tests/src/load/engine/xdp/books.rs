@@ -1,55 +1,33 @@
-//! From the program's tables to a tally: what was since the last line, and what of the due was heard.
+//! From the program's tables to a tally: what was since the last line.
 
-use abi::clients::{Broadcast, Client, Count, Script, delay_bucket_start_ns, mark, state};
+use abi::clients::{Broadcast, Count, Script, delay_bucket_start_ns, state};
 
 use super::error::XdpError;
+use super::owed::{heard_by, stream_of};
 use super::program::{Counts, Program};
-use crate::load::engine::{MAX_SECONDS, Reasons, Tally};
+use crate::load::engine::{Astray, MAX_SECONDS, Reasons, Tally};
 use crate::load::ledger::{Balance, Counts as Heard};
 use crate::load::stamp::monotonic_ns;
 
-/// How the tables stood at the last line, and who is owed what comes now.
+/// How the tables stood at the last line.
 pub(super) struct Phase {
     counts: Counts,
     delays: Vec<u64>,
     heartbeats: u64,
-    /// Missing numbers when the phase was opened: what is added is this phase's.
-    missing: u64,
-    /// By client: whether it was in when the phase was opened.
-    owed: Vec<bool>,
     told_of_building: bool,
     /// When the phase was opened, on the clock of the stamps.
     opened_ns: u64,
 }
 
 impl Phase {
-    /// Nobody is owed anything yet.
     pub(super) fn new(program: &Program) -> Result<Self, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
-        let owed = vec![false; program.clients() as usize];
-        Ok(Self {
-            missing: counts.of(Count::Missing),
-            counts,
-            delays,
-            heartbeats: 0,
-            owed,
-            told_of_building: false,
-            opened_ns: 0,
-        })
+        Ok(Self { counts, delays, heartbeats: 0, told_of_building: false, opened_ns: 0 })
     }
 
-    /// Whoever is in now is owed the messages of the phase. Says how many follow each stream.
-    pub(super) fn open(&mut self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
-        let mut members = vec![0; script.streams.max(1) as usize];
-        let owed = &mut self.owed;
-        program.for_each_client(|number, client| {
-            let is_in = client.state == state::JOINED;
-            owed[number as usize] = is_in;
-            members[stream_of(script, number)] += u32::from(is_in);
-        })?;
-        self.missing = program.counts()?.of(Count::Missing);
+    /// Whatever was sent before belongs to another one.
+    pub(super) fn open(&mut self) {
         self.opened_ns = monotonic_ns();
-        Ok(members)
     }
 
     /// How far each stream's numbers went, as far as anybody heard.
@@ -57,34 +35,13 @@ impl Phase {
         let mut ends = vec![0; script.streams.max(1) as usize];
         program.for_each_client(|number, client| {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
-            *end = (*end).max(heard_by(script, client));
+            *end = (*end).max(heard_by(script, client).unwrap_or(0));
         })?;
         Ok(ends)
     }
 
-    /// What is due to those who are owed, and what of it was never heard, when the streams' numbers went to `ends`.
-    pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
-        let mut balance = Balance::default();
-        program.for_each_client(|number, client| {
-            if !self.owed[number as usize] {
-                return;
-            }
-            let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
-            let heard = heard_by(script, client);
-            let not_reached = end.saturating_sub(heard);
-            balance.due += u64::from(end);
-            balance.missing += u64::from(not_reached);
-            balance.incomplete_clients += u64::from(not_reached > 0 || (heard > 0 && client.missed != 0));
-            balance.silent_clients += u64::from(end > 0 && heard == 0);
-        })?;
-        // Those that a gap left out are known only in sum.
-        balance.missing += program.counts()?.of(Count::Missing).wrapping_sub(self.missing);
-        Ok(balance)
-    }
-
     /// Draws the line.
-    pub(super) fn settle(&mut self, program: &Program, script: &Script, ends: &[u32]) -> Result<Tally, XdpError> {
-        let balance = self.balance(program, script, ends)?;
+    pub(super) fn settle(&mut self, program: &Program, balance: Balance, ends: &[u32]) -> Result<Tally, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
         let since = counts.since(&self.counts);
         let mut tally = Tally {
@@ -109,6 +66,12 @@ impl Phase {
         }
         for what in [Count::Closed, Count::Reset, Count::Garbled] {
             add(&mut tally.closed, what, &since);
+        }
+        tally.astray = astray(program, &since)?;
+        tally.returns.back = since.of(Count::Back);
+        for (what, plainly) in BACK_FAILURES {
+            let failed = &mut tally.returns.failed;
+            add_as(failed, what, plainly, &since);
         }
         for (bucket, (now, before)) in delays.iter().zip(&self.delays).enumerate() {
             // The middle of the bucket, which is at most an eighth wide.
@@ -166,18 +129,48 @@ impl Phase {
     }
 }
 
-fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
-    if since.of(what) > 0 {
-        reasons.add(what.name(), since.of(what));
+/// Why attempts to come back failed, and what that is called of those who come for the first time.
+const BACK_FAILURES: [(Count, Count); 4] = [
+    (Count::BackRefused, Count::Refused),
+    (Count::BackSynReset, Count::SynReset),
+    (Count::BackReset, Count::ResetBeforeGrant),
+    (Count::BackClosed, Count::ClosedBeforeGrant),
+];
+
+/// What became of those who do not read as they should, but how many were told so.
+fn astray(program: &Program, since: &Counts) -> Result<Astray, XdpError> {
+    let mut astray = Astray {
+        counts: Heard {
+            received: since.of(Count::AstrayMessages),
+            gaps: since.of(Count::AstrayGaps),
+            duplicates: since.of(Count::AstrayDuplicates),
+            order_faults: since.of(Count::AstrayOrderFaults),
+            unremembered: 0,
+        },
+        ..Astray::default()
+    };
+    for (fate, reset, closed) in [
+        (&mut astray.stopped, Count::StoppedReset, Count::StoppedClosed),
+        (&mut astray.slow, Count::SlowReset, Count::SlowClosed),
+        (&mut astray.silent, Count::SilentReset, Count::SilentClosed),
+    ] {
+        add_as(&mut fate.closed, reset, Count::Reset, since);
+        add_as(&mut fate.closed, closed, Count::Closed, since);
     }
+    program.for_each_client(|_, client| match client.state {
+        state::STOPPED => astray.stopped.stuck += 1,
+        state::SILENT => astray.silent.stuck += 1,
+        at_a_rate => astray.slow.stuck += u64::from(state::rate_of(at_a_rate).is_some()),
+    })?;
+    Ok(astray)
 }
 
-fn stream_of(script: &Script, number: u32) -> usize {
-    (number % script.streams.max(1)) as usize
+fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
+    add_as(reasons, what, what, since);
 }
 
-/// One past the highest number of the script's phase that the client heard.
-fn heard_by(script: &Script, client: &Client) -> u32 {
-    let is_of_phase = u32::from(client.marks >> mark::PHASE_SHIFT) == script.phase & 0b111;
-    if is_of_phase { client.next_number } else { 0 }
+fn add_as(reasons: &mut Reasons, what: Count, plainly: Count, since: &Counts) {
+    if since.of(what) > 0 {
+        reasons.add(plainly.name(), since.of(what));
+    }
 }

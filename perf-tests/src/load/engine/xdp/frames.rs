@@ -17,7 +17,7 @@ const ACK: u8 = 0x10;
 /// What fits into a frame of an Ethernet link without TCP's options. No timestamps, so that an answer has 40 bytes of
 /// headers, and no window scaling, which a client that takes everything at once has no need of.
 const SEGMENT_SIZE_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
-const WINDOW: u16 = u16::MAX;
+pub(super) const WINDOW: u16 = u16::MAX;
 
 /// Makes them, from where the clients live to `server`.
 #[derive(Clone)]
@@ -33,36 +33,41 @@ impl Frames {
 
     /// The SYN of client `number`.
     pub(super) fn syn(&self, number: u32) -> Vec<u8> {
-        self.frame(number, initial_sequence(number, self.script.secret), 0, SYN, &SEGMENT_SIZE_OPTION, &[])
+        self.syn_from(number, initial_sequence(number, self.script.secret))
     }
 
-    /// The heartbeat of client `number`, which stands as `client`.
-    pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
+    /// A SYN of client `number` with an initial sequence number that is not its first.
+    pub(super) fn syn_from(&self, number: u32, sequence: u32) -> Vec<u8> {
+        self.frame(number, (sequence, 0), SYN, WINDOW, &SEGMENT_SIZE_OPTION, &[])
+    }
+
+    /// The heartbeat of client `number`, which stands as `client`, and offers such a window.
+    pub(super) fn heartbeat(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
         let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
-        self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &packet)
+        self.frame(number, (client.next_out, client.next_in), PSH | ACK, window, &[], &packet)
     }
 
     /// The end of what client `number` says, which stands as `client`.
     pub(super) fn fin(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, FIN | ACK, &[], &[])
+        self.frame(number, (client.next_out, client.next_in), FIN | ACK, WINDOW, &[], &[])
     }
 
     /// The end of the connection of client `number`, which stands as `client`.
     pub(super) fn reset(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, RST | ACK, &[], &[])
+        self.frame(number, (client.next_out, client.next_in), RST | ACK, WINDOW, &[], &[])
     }
 
-    /// Client `number`, which stands as `client`, says how far it has heard.
-    pub(super) fn acknowledgement(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, ACK, &[], &[])
+    /// Client `number`, which stands as `client`, says how far it has heard, and what it has room for.
+    pub(super) fn acknowledgement(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
+        self.frame(number, (client.next_out, client.next_in), ACK, window, &[], &[])
     }
 
     fn frame(
         &self,
         number: u32,
-        sequence: u32,
-        acknowledged: u32,
+        (sequence, acknowledged): (u32, u32),
         flags: u8,
+        window: u16,
         options: &[u8],
         payload: &[u8],
     ) -> Vec<u8> {
@@ -86,7 +91,7 @@ impl Frames {
         frame.extend(sequence.to_be_bytes());
         frame.extend(acknowledged.to_be_bytes());
         frame.extend([header_words << 4, flags]);
-        frame.extend(WINDOW.to_be_bytes());
+        frame.extend(window.to_be_bytes());
         frame.extend([0; 4]);
         frame.extend(options);
         frame.extend(payload);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,11 @@ use abi::clients::{Client, state};
 use socket2::Socket;
 
 use super::error::XdpError;
+use super::flock::Flock;
 use super::frames::Frames;
+use super::line::Line;
 use super::program::Program;
+use super::slow;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 
@@ -64,6 +67,9 @@ pub(super) struct Injector {
     pub(super) socket: Socket,
     pub(super) scenario: Scenario,
     pub(super) signals: Arc<Signals>,
+    pub(super) flock: Arc<Mutex<Flock>>,
+    /// For what the flock sends.
+    pub(super) line: Line,
 }
 
 /// A heartbeat that the server has not acknowledged yet.
@@ -109,6 +115,7 @@ impl Injector {
                 }
             }
             self.beat(&mut beats)?;
+            self.flock().turn(&self.line, super::BURST)?;
             thread::sleep(TICK);
         }
         Ok(())
@@ -147,8 +154,8 @@ impl Injector {
             let number = beats.next % self.scenario.clients;
             beats.next = number + 1;
             let client = self.client(number)?;
-            if client.state == state::JOINED {
-                self.send(&self.frames.heartbeat(number, &client))?;
+            if beats_in(client.state) {
+                self.send(&self.frames.heartbeat(number, &client, self.window(&client)))?;
                 self.signals.heartbeats.fetch_add(1, Ordering::Relaxed);
                 beats.under_way.push_back(UnderWay { number, from: client.next_out, sent: Instant::now() });
             }
@@ -156,12 +163,20 @@ impl Injector {
         while beats.under_way.front().is_some_and(|first| first.sent.elapsed() >= HEARD_WITHIN) {
             let Some(UnderWay { number, from, .. }) = beats.under_way.pop_front() else { break };
             let client = self.client(number)?;
-            if client.state == state::JOINED && client.next_out == from {
-                self.send(&self.frames.heartbeat(number, &client))?;
+            if beats_in(client.state) && client.next_out == from {
+                self.send(&self.frames.heartbeat(number, &client, self.window(&client)))?;
                 beats.under_way.push_back(UnderWay { number, from, sent: Instant::now() });
             }
         }
         Ok(())
+    }
+
+    fn window(&self, client: &Client) -> u16 {
+        slow::window(&self.flock().script, client)
+    }
+
+    fn flock(&self) -> MutexGuard<'_, Flock> {
+        self.flock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self, number: u32) -> Result<Client, XdpError> {
@@ -176,6 +191,11 @@ impl Injector {
             Err(error) => Err(XdpError::io("send a client's frame")(error)),
         }
     }
+}
+
+/// Whether a client in `state` says that it is alive.
+fn beats_in(state: u8) -> bool {
+    state::is_in(state) && state != state::SILENT
 }
 
 /// Whose heart beats when.

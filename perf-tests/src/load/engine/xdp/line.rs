@@ -1,13 +1,17 @@
-//! What stands between userspace and one client: how it stands, and frames in its name.
+//! What stands between userspace and one client: how it stands, what it is told, and frames in its name.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use abi::clients::Client;
+use abi::clients::{Client, state};
 use socket2::Socket;
 
 use super::error::XdpError;
 use super::frames::Frames;
 use super::program::Program;
+
+/// How far the initial sequence number of a connection is beyond what the one before had come to: a server that still
+/// remembers that (TIME_WAIT) takes only what lies ahead of it. A client says far less.
+const SEQUENCE_STEP: u32 = 1 << 20;
 
 /// See the module.
 pub(super) struct Line {
@@ -17,8 +21,32 @@ pub(super) struct Line {
 }
 
 impl Line {
+    pub(super) fn program(&self) -> MutexGuard<'_, Program> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn client(&self, number: u32) -> Result<Client, XdpError> {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner).client(number)
+        self.program().client(number)
+    }
+
+    /// Brings a client from one state into another. False when it is not in that one.
+    pub(super) fn turn(&self, number: u32, from: u8, to: u8) -> Result<bool, XdpError> {
+        self.program().turn(number, from, to)
+    }
+
+    /// Sends the first SYN of a new connection of a client that has none.
+    pub(super) fn begin_return(&self, number: u32) -> Result<(), XdpError> {
+        let mut program = self.program();
+        let before = program.client(number)?;
+        let next_out = before.next_out.wrapping_add(SEQUENCE_STEP);
+        program.set_client(number, &Client { next_out, state: state::RETURNING, ..Client::default() })?;
+        drop(program);
+        self.say_return(number, next_out)
+    }
+
+    /// Sends the SYN of a client that is on its way back, and expects `next_out` to be acknowledged.
+    pub(super) fn say_return(&self, number: u32, next_out: u32) -> Result<(), XdpError> {
+        self.send(&self.frames.syn_from(number, next_out.wrapping_sub(1)))
     }
 
     pub(super) fn send(&self, frame: &[u8]) -> Result<(), XdpError> {

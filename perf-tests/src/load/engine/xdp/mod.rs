@@ -1,26 +1,33 @@
 //! The engine without sockets: one XDP program at the clients' end of a veth pair plays them all.
 //!
-//! The program keeps the books (its `abi` says how); this side begins connections and heartbeats, and adds up. It takes
-//! no orders yet: its clients listen, and that is all.
+//! The program keeps the books (its `abi` says how); this side begins connections, heartbeats and whatever orders ask for,
+//! and adds up.
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
-//! [`mod@script`] what the clients do · `frames`, `injector` and `goodbyes` what the program cannot send by itself · `line`
-//! from userspace to one client · `books` from tables to a tally · [`error`] what can be missing
+//! [`mod@script`] what the clients do · `injector` the thread that sends what the program cannot by itself · `frames` these ·
+//! `line` from userspace to one client · `flock` and `orders` who is told what · `goodbyes`, `returns` and `slow` what
+//! follows from it · `owed` who is owed what · `books` from tables to a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
+mod flock;
 mod frames;
 mod goodbyes;
 mod injector;
 mod line;
+mod orders;
+mod owed;
 pub mod program;
+mod returns;
 pub mod rig;
 pub mod script;
+mod slow;
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use abi::clients::{Count, Script};
 
@@ -31,12 +38,22 @@ use crate::load::stamp::monotonic_ns;
 use crate::load::target::Streams;
 use books::Phase;
 use error::XdpError;
+use flock::Flock;
 use frames::Frames;
 use injector::{Injector, Signals};
 use line::Line;
 use program::Program;
 use rig::Rig;
 use script::script;
+
+/// Frames go out in bursts, one in each of these.
+const TICK: Duration = Duration::from_millis(2);
+
+/// Frames of a burst that orders ask for, at most: a quarter of the ring.
+const BURST: usize = 64;
+
+/// How long the server may take to answer a goodbye by closing.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct XdpEngine {
@@ -47,7 +64,7 @@ pub struct XdpEngine {
     /// For what is said when the injector is gone.
     line: Line,
     scenario: Scenario,
-    script: Script,
+    flock: Arc<Mutex<Flock>>,
     phase: Phase,
     sealed: bool,
 }
@@ -68,22 +85,32 @@ impl XdpEngine {
         let program = Arc::new(Mutex::new(program));
         let signals = Arc::new(Signals::new(scenario.clients));
         let frames = Frames::new(script, server);
-        let line = Line { program: Arc::clone(&program), frames: frames.clone(), socket: rig.frame_socket()? };
+        let flock = Arc::new(Mutex::new(Flock::new(scenario, script)));
+        let line = || -> Result<Line, XdpError> {
+            Ok(Line { program: Arc::clone(&program), frames: frames.clone(), socket: rig.frame_socket()? })
+        };
+        let (line, injectors) = (line()?, line()?);
         let injector = Injector {
             program: Arc::clone(&program),
             frames,
             socket: rig.frame_socket()?,
             scenario: scenario.clone(),
             signals: Arc::clone(&signals),
+            flock: Arc::clone(&flock),
+            line: injectors,
         };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
         let scenario = scenario.clone();
-        Ok(Self { program, signals, injector: Some(injector), line, scenario, script, phase, sealed: false })
+        Ok(Self { program, signals, injector: Some(injector), line, scenario, flock, phase, sealed: false })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
         self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flock(&self) -> MutexGuard<'_, Flock> {
+        self.flock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stop(&mut self) -> Result<(), EngineError> {
@@ -99,22 +126,40 @@ impl XdpEngine {
 impl Engine for XdpEngine {
     fn gauges(&self) -> Gauges {
         // A table that cannot be read is told by `check`.
+        let flock = self.flock();
         let Ok(counts) = self.program().counts() else { return Gauges::default() };
         let of = |whats: &[Count]| whats.iter().map(|what| counts.of(*what)).sum::<u64>();
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
+        let closed_astray = of(&[
+            Count::StoppedReset,
+            Count::StoppedClosed,
+            Count::SlowReset,
+            Count::SlowClosed,
+            Count::SilentReset,
+            Count::SilentClosed,
+        ]);
         let refused = of(&[Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant]);
         let unanswered =
             if self.sealed { u64::from(self.scenario.clients).saturating_sub(joined + refused) } else { 0 };
-        Gauges {
+        let mut gauges = Gauges {
             joined,
             failed: refused + unanswered,
             closed,
-            present: joined.saturating_sub(closed),
+            present: (joined + counts.of(Count::Back)).saturating_sub(closed + closed_astray),
+            closed_astray,
             received: counts.of(Count::Messages),
-            faults: of(&[Count::Duplicates, Count::OrderFaults, Count::Misrouted]),
+            faults: of(&[
+                Count::Duplicates,
+                Count::OrderFaults,
+                Count::Misrouted,
+                Count::AstrayDuplicates,
+                Count::AstrayOrderFaults,
+            ]),
             ..Gauges::default()
-        }
+        };
+        flock.add_to(&mut gauges);
+        gauges
     }
 
     fn check(&mut self) -> Result<(), EngineError> {
@@ -137,39 +182,40 @@ impl Engine for XdpEngine {
             return Err(XdpError::Beyond(what.to_owned()).into());
         }
         let streams = Streams::new(books.target, self.scenario.clients, self.scenario.rooms).count();
-        self.script = Script { run: books.run, phase: books.phase, streams, ..self.script };
-        let script = self.script;
+        let mut flock = self.flock.lock().unwrap_or_else(PoisonError::into_inner);
+        let flock = &mut *flock;
+        flock.script = Script { run: books.run, phase: books.phase, streams, ..flock.script };
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        program.set_script(&script)?;
-        Ok(self.phase.open(&program, &script)?)
+        program.set_script(&flock.script)?;
+        self.phase.open();
+        Ok(flock.owed.open(&mut program, &flock.script, books.numbers.clone())?)
     }
 
     fn order(&mut self, order: Order) -> Result<u64, EngineError> {
-        match order {
-            // Nothing to end.
-            Order::Churn { per_second: 0.0, .. } => Ok(0),
-            order => Err(XdpError::Beyond(format!("{order:?}")).into()),
-        }
+        Ok(self.flock().obey(order, &self.line)?)
     }
 
     fn outstanding(&mut self, ends: &[u32]) -> Result<u64, EngineError> {
-        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.phase.balance(&program, &self.script, ends)?.missing)
+        let flock = self.flock();
+        Ok(flock.owed.balance(&self.program(), &flock.script, ends, true)?.missing)
     }
 
     fn look_into_unread(&mut self) -> Result<(), EngineError> {
-        // Everybody reads.
-        Ok(())
+        Ok(self.flock().all_read(true, &self.line)?)
     }
 
     fn settle(&mut self, due: Due) -> Result<Tally, EngineError> {
+        let mut flock = self.flock.lock().unwrap_or_else(PoisonError::into_inner);
+        flock.all_read(false, &self.line)?;
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = match due {
             Due::Published(ends) => ends,
-            Due::AsHeard => self.phase.heard(&program, &self.script)?,
+            Due::AsHeard => self.phase.heard(&program, &flock.script)?,
         };
-        let mut tally = self.phase.settle(&program, &self.script, &ends)?;
-        tally.run = self.script.run;
+        let balance = flock.owed.balance(&program, &flock.script, &ends, false)?;
+        let mut tally = self.phase.settle(&program, balance, &ends)?;
+        tally.run = flock.script.run;
+        flock.settle(&mut tally);
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
         if self.sealed {
             let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
@@ -180,6 +226,8 @@ impl Engine for XdpEngine {
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
         self.stop()?;
+        // A close may stand behind what a client has no room for.
+        self.flock().all_read(true, &self.line)?;
         Ok(goodbyes::end_all(&self.line, self.scenario.clients)?)
     }
 

@@ -1,10 +1,12 @@
 //! The program that plays the clients, in the kernel, and its tables. Nothing is pinned: all of it goes with this value.
 
+mod telling;
+
 use std::path::{Path, PathBuf};
 
 use abi::clients::{
-    BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP, PASS,
-    PROGRAM, SCRIPT_MAP, Script, broadcast_index,
+    BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP,
+    HEARD_FROM_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{Xdp, XdpMode};
@@ -55,6 +57,7 @@ impl Program {
         let refused = |reason: String| XdpError::Load { object: path.clone(), reason };
         let object = EbpfLoader::new()
             .map_max_entries(CLIENTS_MAP, clients)
+            .map_max_entries(HEARD_FROM_MAP, clients)
             .map_max_entries(BROADCASTS_MAP, broadcasts.clamp(1, MAX_BROADCASTS))
             .load_file(&path)
             .map_err(|error| refused(words_of(&error)))?;

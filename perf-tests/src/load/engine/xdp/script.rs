@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, Script};
+use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, RATES, Script};
 use wire::goim::{Header, op};
 
 use super::error::XdpError;
@@ -70,8 +70,24 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
         room_at: room_at + (room.len() - 1 - lowest.len()) as u32,
         room_digits: lowest.len() as u32,
         reserved: 0,
+        room_bytes: room_bytes(scenario.behaviour.slow_buffer_bytes),
+        all_read: 0,
+        lost: 0,
+        acknowledges_late: 0,
+        bytes_per_second: [0; RATES],
         greeting,
     })
+}
+
+/// Room of a client that does not read, when its socket's buffer would be of so many bytes, which the kernel doubles. Without
+/// window scaling no more can be offered than fits into 16 bits.
+fn room_bytes(buffer_bytes: usize) -> u32 {
+    let most = u32::from(u16::MAX);
+    if buffer_bytes == 0 {
+        most
+    } else {
+        u32::try_from(buffer_bytes).map_or(most, |bytes| most.min(bytes.saturating_mul(2)))
+    }
 }
 
 /// Where `text` stands in `bytes`, when that is once.
