@@ -189,7 +189,7 @@ impl Flock {
         let in_order = match goodbye {
             Goodbye::Orderly => true,
             Goodbye::Reset => false,
-            Goodbye::Mixed => self.mixed % 2 == 0,
+            Goodbye::Mixed => self.mixed.is_multiple_of(2),
         };
         if !line.turn(number, state::JOINED, if in_order { state::LEAVING } else { state::ABORTED })? {
             return Ok(false);

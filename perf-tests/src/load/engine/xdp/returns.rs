@@ -64,7 +64,7 @@ impl Returns {
         }
         while *most > 0 && self.under_way.len() < open {
             let now = Instant::now();
-            if !self.due.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+            if self.due.peek().is_none_or(|Reverse((at, ..))| *at > now) {
                 break;
             }
             let Some(Reverse((_, number, wanted_ns))) = self.due.pop() else { break };
