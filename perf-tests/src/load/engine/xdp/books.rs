@@ -26,7 +26,7 @@ impl Phase {
     /// Nobody is owed anything yet.
     pub(super) fn new(program: &Program) -> Result<Self, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
-        let owed = vec![false; program.clients() as usize];
+        let owed = vec![false; program.clients().count() as usize];
         Ok(Self {
             missing: counts.of(Count::Missing),
             counts,
@@ -42,41 +42,41 @@ impl Phase {
     pub(super) fn open(&mut self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
         let mut members = vec![0; script.streams.max(1) as usize];
         let owed = &mut self.owed;
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             let is_in = client.state == state::JOINED;
             owed[number as usize] = is_in;
             members[stream_of(script, number)] += u32::from(is_in);
-        })?;
+        }
         self.missing = program.counts()?.of(Count::Missing);
         self.opened_ns = monotonic_ns();
         Ok(members)
     }
 
     /// How far each stream's numbers went, as far as anybody heard.
-    pub(super) fn heard(&self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
+    pub(super) fn heard(&self, program: &Program, script: &Script) -> Vec<u32> {
         let mut ends = vec![0; script.streams.max(1) as usize];
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
-            *end = (*end).max(heard_by(script, client));
-        })?;
-        Ok(ends)
+            *end = (*end).max(heard_by(script, &client));
+        }
+        ends
     }
 
     /// What is due to those who are owed, and what of it was never heard, when the streams' numbers went to `ends`.
     pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
         let mut balance = Balance::default();
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             if !self.owed[number as usize] {
-                return;
+                continue;
             }
             let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
-            let heard = heard_by(script, client);
+            let heard = heard_by(script, &client);
             let not_reached = end.saturating_sub(heard);
             balance.due += u64::from(end);
             balance.missing += u64::from(not_reached);
             balance.incomplete_clients += u64::from(not_reached > 0 || (heard > 0 && client.missed != 0));
             balance.silent_clients += u64::from(end > 0 && heard == 0);
-        })?;
+        }
         // Those that a gap left out are known only in sum.
         balance.missing += program.counts()?.of(Count::Missing).wrapping_sub(self.missing);
         Ok(balance)
@@ -137,17 +137,12 @@ impl Phase {
 
     /// Adds, once, who never got an answer, and how long the others took: `begun_ns` says when each began. The first line
     /// after the building, before which nobody hears a message, is where both can be told.
-    pub(super) fn tell_of_building(
-        &mut self,
-        program: &Program,
-        begun_ns: impl Fn(u32) -> u64,
-        tally: &mut Tally,
-    ) -> Result<(), XdpError> {
+    pub(super) fn tell_of_building(&mut self, program: &Program, begun_ns: impl Fn(u32) -> u64, tally: &mut Tally) {
         if std::mem::replace(&mut self.told_of_building, true) {
-            return Ok(());
+            return;
         }
         let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             let begun_ns = begun_ns(number);
             if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
                 let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
@@ -162,7 +157,7 @@ impl Phase {
                 state::GREETED => tally.failed.add("no answer to the auth", 1),
                 _ => {}
             }
-        })
+        }
     }
 }
 
@@ -170,6 +165,10 @@ fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
     if since.of(what) > 0 {
         reasons.add(what.name(), since.of(what));
     }
+}
+
+fn numbered(program: &Program) -> impl Iterator<Item = (u32, Client)> {
+    (0..).zip(program.clients().iter())
 }
 
 fn stream_of(script: &Script, number: u32) -> usize {

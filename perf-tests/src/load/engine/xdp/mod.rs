@@ -31,7 +31,7 @@ use books::Phase;
 use error::XdpError;
 use frames::Frames;
 use injector::{Injector, Signals};
-use program::Program;
+use program::{Counts, Program};
 use rig::Rig;
 use script::script;
 
@@ -43,27 +43,45 @@ pub struct XdpEngine {
     injector: Option<JoinHandle<Result<(), XdpError>>>,
     scenario: Scenario,
     script: Script,
+    at_start: Counts,
     phase: Phase,
     sealed: bool,
 }
 
 impl XdpEngine {
-    /// Puts the clients of `scenario` on the rig, and begins to connect them.
+    /// Puts the clients of `scenario` on the rig, which may hold no others, and begins to connect them.
     ///
     /// # Errors
     /// [`XdpError`] says what is missing, or what of the scenario these clients cannot do.
-    pub fn start(scenario: &Scenario, mut program: Program, rig: &Rig) -> Result<Self, XdpError> {
-        let script = script(scenario, rig::FIRST_CLIENT, monotonic_ns() as u32)?;
+    pub fn start(scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
+        let script = script(scenario, rig.place_for(scenario.clients), monotonic_ns() as u32)?;
+        Self::start_with(script, scenario, rig)
+    }
+
+    /// As [`Self::start`], but the clients only connect, and say nothing.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_mute(scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
+        let script = script(scenario, rig.place_for(scenario.clients), monotonic_ns() as u32)?;
+        Self::start_with(Script { greeting_bytes: 0, ..script }, scenario, rig)
+    }
+
+    fn start_with(script: Script, scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
         let server = server_of(scenario)?;
-        if scenario.clients > program.clients() {
-            return Err(XdpError::Beyond(format!("{} clients, with room for {}", scenario.clients, program.clients())));
+        let program = rig.shared_program();
+        let mut held = rig.program();
+        let room = held.clients().count();
+        if scenario.clients > room {
+            return Err(XdpError::Beyond(format!("{} clients, with room for {room}", scenario.clients)));
         }
-        program.set_script(&script)?;
-        let phase = Phase::new(&program)?;
-        let program = Arc::new(Mutex::new(program));
+        held.forget_clients();
+        held.set_script(&script)?;
+        let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
+        drop(held);
         let signals = Arc::new(Signals::new(scenario.clients));
         let injector = Injector {
-            program: Arc::clone(&program),
+            clients,
             frames: Frames::new(script, server),
             socket: rig.frame_socket()?,
             scenario: scenario.clone(),
@@ -72,7 +90,7 @@ impl XdpEngine {
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
         let scenario = scenario.clone();
-        Ok(Self { program, signals, injector: Some(injector), scenario, script, phase, sealed: false })
+        Ok(Self { program, signals, injector: Some(injector), scenario, script, at_start, phase, sealed: false })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -93,6 +111,7 @@ impl Engine for XdpEngine {
     fn gauges(&self) -> Gauges {
         // A table that cannot be read is told by `check`.
         let Ok(counts) = self.program().counts() else { return Gauges::default() };
+        let counts = counts.since(&self.at_start);
         let of = |whats: &[Count]| whats.iter().map(|what| counts.of(*what)).sum::<u64>();
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
@@ -121,7 +140,7 @@ impl Engine for XdpEngine {
     fn seal(&mut self) -> Result<u64, EngineError> {
         self.signals.sealed.store(true, Ordering::Release);
         self.sealed = true;
-        Ok(self.program().counts()?.of(Count::Joined))
+        Ok(self.program().counts()?.since(&self.at_start).of(Count::Joined))
     }
 
     fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
@@ -159,14 +178,14 @@ impl Engine for XdpEngine {
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = match due {
             Due::Published(ends) => ends,
-            Due::AsHeard => self.phase.heard(&program, &self.script)?,
+            Due::AsHeard => self.phase.heard(&program, &self.script),
         };
         let mut tally = self.phase.settle(&program, &self.script, &ends)?;
         tally.run = self.script.run;
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
         if self.sealed {
             let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-            self.phase.tell_of_building(&program, begun_ns, &mut tally)?;
+            self.phase.tell_of_building(&program, begun_ns, &mut tally);
         }
         Ok(tally)
     }
