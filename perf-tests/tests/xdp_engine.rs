@@ -7,6 +7,7 @@ mod socket_server;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use missing_part::{Kind, or_skip};
@@ -18,7 +19,7 @@ use perf_tests::load::engine::{Books, Due, Engine};
 use perf_tests::load::numbers::Numbers;
 use perf_tests::load::scenario::Scenario;
 use perf_tests::load::target::Target;
-use socket_server::{SocketServer, eventually, message, packet};
+use socket_server::{SocketServer, connections, eventually, message, packet};
 use wire::goim::op;
 
 const RUN: u32 = 4711;
@@ -192,6 +193,28 @@ fn heartbeats_are_sent_until_they_are_heard() {
         answered += engine.settle(Due::Published(vec![0; ROOMS as usize])).unwrap().heartbeats_answered;
         answered == 12
     });
+}
+
+#[test]
+fn in_the_end_all_say_goodbye_and_whom_the_server_keeps_resets() {
+    const CLIENTS: u32 = 400;
+    const KEPT: u32 = 10;
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let scenario = scenario(CLIENTS);
+    let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
+    server.welcome(granted);
+    open(&mut engine, u64::from(CLIENTS));
+    assert_eq!(connections(&rig), CLIENTS as usize);
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            (KEPT..CLIENTS).for_each(|client| server.see_off(client));
+            (0..KEPT).for_each(|client| server.await_reset(client));
+        });
+        Box::new(engine).finish().unwrap();
+        server.join().unwrap();
+    });
+    eventually("no connection is left", || connections(&rig) == 0);
 }
 
 #[test]

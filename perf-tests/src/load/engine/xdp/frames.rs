@@ -1,4 +1,5 @@
-//! Frames that the program cannot send, because nothing came that it could answer: a client's SYN and its heartbeat.
+//! Frames that the program cannot send, because nothing came that it could answer: a client's SYN, its heartbeat, its
+//! goodbye.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -7,7 +8,9 @@ use wire::goim::{Header, op};
 
 use super::rig::{GATEWAY_MAC, SERVER_MAC};
 
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
@@ -17,6 +20,7 @@ const SEGMENT_SIZE_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
 const WINDOW: u16 = u16::MAX;
 
 /// Makes them, from where the clients live to `server`.
+#[derive(Clone)]
 pub(super) struct Frames {
     script: Script,
     server: SocketAddrV4,
@@ -41,6 +45,21 @@ impl Frames {
     pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
         let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
         self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &packet)
+    }
+
+    /// The end of what client `number` says, which stands as `client`.
+    pub(super) fn fin(&self, number: u32, client: &Client) -> Vec<u8> {
+        self.frame(number, client.next_out, client.next_in, FIN | ACK, &[], &[])
+    }
+
+    /// The end of the connection of client `number`, which stands as `client`.
+    pub(super) fn reset(&self, number: u32, client: &Client) -> Vec<u8> {
+        self.frame(number, client.next_out, client.next_in, RST | ACK, &[], &[])
+    }
+
+    /// Client `number`, which stands as `client`, says how far it has heard.
+    pub(super) fn acknowledgement(&self, number: u32, client: &Client) -> Vec<u8> {
+        self.frame(number, client.next_out, client.next_in, ACK, &[], &[])
     }
 
     fn frame(

@@ -10,11 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use abi::clients::state;
-use socket2::Socket;
 
 use super::error::XdpError;
-use super::frames::Frames;
-use super::program::Clients;
+use super::line::Line;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 
@@ -65,9 +63,7 @@ impl Signals {
 }
 
 pub(super) struct Injector {
-    pub(super) clients: Arc<Clients>,
-    pub(super) frames: Frames,
-    pub(super) socket: Socket,
+    pub(super) line: Line,
     pub(super) scenario: Scenario,
     pub(super) signals: Arc<Signals>,
 }
@@ -130,7 +126,7 @@ impl Injector {
                 }
                 room -= 1;
                 (tries, sent) = (tries + 1, Instant::now());
-                self.send(&self.frames.syn(number))?;
+                self.line.send(&self.line.frames.syn(number))?;
             }
             arrivals.under_way[kept] = Arrival { number, tries, sent };
             kept += 1;
@@ -147,7 +143,7 @@ impl Injector {
             let Some(number) = self.next_to_begin(arrivals) else { break };
             arrivals.begun += 1;
             arrivals.under_way.push(Arrival { number, tries: 1, sent: Instant::now() });
-            self.send(&self.frames.syn(number))?;
+            self.line.send(&self.line.frames.syn(number))?;
         }
         Ok(())
     }
@@ -170,9 +166,9 @@ impl Injector {
 
     /// How long after a SYN something should have come; `None` when it has.
     fn answer_is_due_within(&self, number: u32) -> Option<Duration> {
-        match self.clients.get(number)?.state {
+        match self.line.clients.get(number)?.state {
             state::FRESH => Some(SYN_ANSWER_WITHIN),
-            state::GREETED if self.frames.greet() => Some(GRANT_WITHIN),
+            state::GREETED if self.line.frames.greet() => Some(GRANT_WITHIN),
             _ => None,
         }
     }
@@ -189,31 +185,22 @@ impl Injector {
             beats.credit -= 1.0;
             let number = beats.next % self.scenario.clients;
             beats.next = number + 1;
-            let Some(client) = self.clients.get(number) else { continue };
+            let Some(client) = self.line.clients.get(number) else { continue };
             if client.state == state::JOINED {
-                self.send(&self.frames.heartbeat(number, &client))?;
+                self.line.send(&self.line.frames.heartbeat(number, &client))?;
                 self.signals.heartbeats.fetch_add(1, Ordering::Relaxed);
                 beats.under_way.push_back(UnderWay { number, from: client.next_out, sent: Instant::now() });
             }
         }
         while beats.under_way.front().is_some_and(|first| first.sent.elapsed() >= HEARD_WITHIN) {
             let Some(UnderWay { number, from, .. }) = beats.under_way.pop_front() else { break };
-            let Some(client) = self.clients.get(number) else { continue };
+            let Some(client) = self.line.clients.get(number) else { continue };
             if client.state == state::JOINED && client.next_out == from {
-                self.send(&self.frames.heartbeat(number, &client))?;
+                self.line.send(&self.line.frames.heartbeat(number, &client))?;
                 beats.under_way.push_back(UnderWay { number, from, sent: Instant::now() });
             }
         }
         Ok(())
-    }
-
-    fn send(&self, frame: &[u8]) -> Result<(), XdpError> {
-        match self.socket.send(frame) {
-            Ok(_) => Ok(()),
-            // The ring is full: it is sent again as if it had been lost.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => Ok(()),
-            Err(error) => Err(XdpError::io("send a client's frame")(error)),
-        }
     }
 }
 

@@ -4,13 +4,15 @@
 //! no orders yet: its clients listen, and that is all.
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
-//! [`mod@script`] what the clients do · `frames` and `injector` what the program cannot send by itself · `books` from tables
-//! to a tally · [`error`] what can be missing
+//! [`mod@script`] what the clients do · `frames`, `injector` and `goodbyes` what the program cannot send by itself · `line`
+//! from userspace to one client · `books` from tables to a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
 mod frames;
+mod goodbyes;
 mod injector;
+mod line;
 pub mod program;
 pub mod rig;
 pub mod script;
@@ -31,6 +33,7 @@ use books::Phase;
 use error::XdpError;
 use frames::Frames;
 use injector::{Injector, Signals};
+use line::Line;
 use program::{Counts, Program};
 use rig::Rig;
 use script::script;
@@ -41,6 +44,8 @@ pub struct XdpEngine {
     signals: Arc<Signals>,
     /// `None` once it was joined.
     injector: Option<JoinHandle<Result<(), XdpError>>>,
+    /// For what is said when the injector is gone.
+    line: Line,
     scenario: Scenario,
     script: Script,
     at_start: Counts,
@@ -80,17 +85,19 @@ impl XdpEngine {
         let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
         drop(held);
         let signals = Arc::new(Signals::new(scenario.clients));
+        let line = || -> Result<Line, XdpError> {
+            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server));
+            Ok(Line { clients, frames, socket: rig.frame_socket()? })
+        };
         let injector = Injector {
-            clients,
-            frames: Frames::new(script, server),
-            socket: rig.frame_socket()?,
+            line: line()?,
             scenario: scenario.clone(),
             signals: Arc::clone(&signals),
         };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
-        let scenario = scenario.clone();
-        Ok(Self { program, signals, injector: Some(injector), scenario, script, at_start, phase, sealed: false })
+        let (scenario, line) = (scenario.clone(), line()?);
+        Ok(Self { program, signals, injector: Some(injector), line, scenario, script, at_start, phase, sealed: false })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -191,7 +198,8 @@ impl Engine for XdpEngine {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
-        self.stop()
+        self.stop()?;
+        Ok(goodbyes::end_all(&self.line, self.scenario.clients)?)
     }
 
     fn name(&self) -> &'static str {

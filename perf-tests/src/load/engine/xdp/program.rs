@@ -46,6 +46,15 @@ impl Clients {
         self.0.words().get(first..first + Client::WORDS).map(client_in)
     }
 
+    /// A client that is there.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`] when there is no such client.
+    pub fn client(&self, number: u32) -> Result<Client, XdpError> {
+        let reason = || format!("{number} is nobody's number, of {}", self.count());
+        self.get(number).ok_or_else(|| XdpError::Table { doing: "read", table: CLIENTS_MAP, reason: reason() })
+    }
+
     /// All, by number.
     pub fn iter(&self) -> impl Iterator<Item = Client> {
         self.0.words().chunks_exact(Client::WORDS).map(client_in)
@@ -136,10 +145,9 @@ impl Program {
     /// How a client stands.
     ///
     /// # Errors
-    /// [`XdpError::Table`] when there is no such client.
+    /// As [`Clients::client`].
     pub fn client(&self, number: u32) -> Result<Client, XdpError> {
-        let reason = || format!("{number} is nobody's number, of {}", self.clients.count());
-        self.clients.get(number).ok_or_else(|| XdpError::Table { doing: "read", table: CLIENTS_MAP, reason: reason() })
+        self.clients.client(number)
     }
 
     /// Clears the table for others: nobody has begun.
