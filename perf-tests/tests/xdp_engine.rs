@@ -21,10 +21,10 @@ use wire::goim::op;
 fn every_message_is_accounted_for_however_the_stream_is_cut() {
     const CLIENTS: u32 = 300;
     const MESSAGES: u32 = 40;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Filter(vec![PORT])) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Filter(vec![PORT])) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     assert_eq!(open(&mut engine, u64::from(CLIENTS)), [100, 100, 100]);
     for client in 0..CLIENTS {
@@ -51,10 +51,10 @@ fn every_message_is_accounted_for_however_the_stream_is_cut() {
 fn whatever_the_server_does_wrong_is_counted_as_what_it_is() {
     const CLIENTS: u32 = 10;
     const MESSAGES: u32 = 6;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
     let said = |client: u32, numbers: &[u64]| -> Vec<u8> {
@@ -96,10 +96,10 @@ fn whatever_the_server_does_wrong_is_counted_as_what_it_is() {
 #[test]
 fn who_does_not_get_in_has_a_reason() {
     const CLIENTS: u32 = 9;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(|client| match client % 3 {
         0 => granted(client),
         1 => Some(packet(op::AUTH_REPLY, br#"{"code":-101,"message":"no"}"#)),
@@ -118,8 +118,8 @@ fn who_does_not_get_in_has_a_reason() {
 #[test]
 fn a_port_where_nobody_listens_refuses() {
     const CLIENTS: u32 = 5;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
-    let mut engine = XdpEngine::start(&scenario(CLIENTS), program, &rig).unwrap();
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let mut engine = XdpEngine::start(&scenario(CLIENTS), &rig).unwrap();
     eventually("all are refused", || engine.gauges().failed == u64::from(CLIENTS));
     engine.seal().unwrap();
     let tally = engine.settle(Due::Published(vec![0; ROOMS as usize])).unwrap();
@@ -129,10 +129,10 @@ fn a_port_where_nobody_listens_refuses() {
 #[test]
 fn heartbeats_are_sent_until_they_are_heard() {
     const CLIENTS: u32 = 4;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = Scenario { heartbeat: Duration::from_millis(200), ..scenario(CLIENTS) };
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
     for client in 0..CLIENTS {
@@ -151,10 +151,10 @@ fn heartbeats_are_sent_until_they_are_heard() {
 fn in_the_end_all_say_goodbye_and_whom_the_server_keeps_resets() {
     const CLIENTS: u32 = 400;
     const KEPT: u32 = 10;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
     assert_eq!(connections(&rig), CLIENTS as usize);

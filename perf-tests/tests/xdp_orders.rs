@@ -31,9 +31,9 @@ struct Scene {
 
 /// `None` after saying why there can be no such clients.
 fn begin(scenario: Scenario) -> Option<Scene> {
-    let (program, rig) = bring_up(scenario.clients, &ServerEnd::Pass)?;
+    let rig = bring_up(scenario.clients, &ServerEnd::Pass)?;
     let mut server = SocketServer::listen(&rig, scenario.connect[0], scenario.clients, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     let numbers = Arc::new(Numbers::new(ROOMS));
     open_with(&mut engine, u64::from(scenario.clients), &numbers);

@@ -6,6 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
+/// Userspace may map the table (`BPF_F_MMAPABLE`, Linux 5.5).
+const MMAPABLE: usize = 1 << 10;
 /// Replaced by userspace with the number of clients.
 const CLIENTS_UNTIL_SIZED: usize = 1024;
 /// 43,690 acknowledgements with the kernel's header of each: 0.2 s of 200,000 segments a second.
@@ -17,9 +19,10 @@ const BROADCASTS_UNTIL_SIZED: usize = 1024;
 #[btf_map]
 pub static SCRIPT: Array<Script, 1> = Array::new();
 
-/// A client's number to how it stands. Written here, and by userspace as [`abi::clients::state`] says.
+/// A client's number to how it stands. Written here, and by userspace as [`abi::clients::state`] says, which maps it into its
+/// memory because it looks at all of them often.
 #[btf_map]
-pub static CLIENTS: Array<Client, CLIENTS_UNTIL_SIZED> = Array::new();
+pub static CLIENTS: Array<Client, CLIENTS_UNTIL_SIZED, MMAPABLE> = Array::new();
 
 /// A client's number to the first message that it heard after it had come back in the middle of a phase. Written here; read by
 /// userspace.

@@ -1,18 +1,16 @@
 //! `perf-tests clients --engine xdp`: the same scenario with clients made of XDP, on daemons of its own in a namespace.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 
 use perf_tests::load::engine::xdp::XdpEngine;
 use perf_tests::load::engine::xdp::program::Program;
-use perf_tests::load::engine::xdp::rig::{CLIENT_ADDRESSES, Rig, SERVER, ServerEnd};
-use perf_tests::load::engine::xdp::script::PORTS_PER_ADDRESS;
+use perf_tests::load::engine::xdp::rig::{self, MOST_CLIENTS, Rig, ServerEnd};
 use perf_tests::load::engine::{Engine, EngineError};
 use perf_tests::load::report::Report;
 use perf_tests::load::run::run as conduct;
 use perf_tests::load::scenario::Scenario;
 use perf_tests::load::watch::Display;
-use perf_tests::probe::daemons::{Addresses, Stack, StackOptions};
+use perf_tests::probe::daemons::{Stack, StackOptions};
 
 /// Connections beyond the clients: none of ours, but a limit is no place to be at.
 const SPARE_CONNECTIONS: u32 = 1000;
@@ -23,15 +21,14 @@ pub(super) fn run(
     stop: &AtomicBool,
     display: &mut Display,
 ) -> Result<Report, Box<dyn std::error::Error>> {
-    let most = u64::from(CLIENT_ADDRESSES) * u64::from(PORTS_PER_ADDRESS);
-    if u64::from(scenario.clients) > most {
-        return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients).into());
+    if scenario.clients > MOST_CLIENTS {
+        return Err(format!("{} clients, but the rig has addresses for {MOST_CLIENTS}", scenario.clients).into());
     }
     let messages = scenario.publish.as_ref().map_or(0, |publish| publish.messages);
-    let mut program = Program::load(scenario.clients, u32::try_from(messages).unwrap_or(u32::MAX))?;
-    let addresses = addresses();
+    let program = Program::load(scenario.clients, u32::try_from(messages).unwrap_or(u32::MAX))?;
+    let addresses = rig::addresses();
     let guarded = vec![addresses.tcp.port(), addresses.websocket.port()];
-    let rig = Rig::build(&mut program, &ServerEnd::Filter(guarded))?;
+    let rig = Rig::build(program, &ServerEnd::Filter(guarded))?;
     let room = scenario.clients.saturating_add(SPARE_CONNECTIONS);
     let options = StackOptions {
         push_daemon_toml: format!("[shard]\ncount = 0\nmax_connections = {room}\n"),
@@ -44,23 +41,9 @@ pub(super) fn run(
         publish.http = addresses.http;
     }
     let engine = |scenario: &Scenario| -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(XdpEngine::start(scenario, program, &rig)?))
+        Ok(Box::new(XdpEngine::start(scenario, &rig)?))
     };
     // The publishers are threads of the conductor's, and the tier is in there.
     let report = rig.in_server(|| conduct(scenario, engine, stop, display))??;
     Ok(report)
-}
-
-/// Where the daemons are, in a namespace that is theirs alone.
-fn addresses() -> Addresses {
-    let outside = |port| SocketAddr::from((SERVER, port));
-    let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Addresses {
-        tcp: outside(3101),
-        websocket: outside(3102),
-        admin: inside(3180),
-        http: inside(3111),
-        trunk: inside(3119),
-        trunk_as_dialled: inside(3119),
-    }
 }

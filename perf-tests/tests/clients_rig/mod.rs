@@ -36,11 +36,8 @@ pub(crate) fn scenario(clients: u32) -> Scenario {
 }
 
 /// The kernel's side. `None` after saying why not.
-pub(crate) fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<(Program, Rig)> {
-    let built = Program::load(clients, 1000).and_then(|mut program| {
-        let rig = Rig::build(&mut program, server_end)?;
-        Ok((program, rig))
-    });
+pub(crate) fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<Rig> {
+    let built = Program::load(clients, 1000).and_then(|program| Rig::build(program, server_end));
     let built = match built {
         Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is ours.

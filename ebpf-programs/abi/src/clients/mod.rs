@@ -152,6 +152,44 @@ pub struct Client {
 
 const _: () = assert!(size_of::<Client>() == 32);
 
+impl Client {
+    /// What it is made of when memory is looked at as words.
+    pub const WORDS: usize = size_of::<Self>() / size_of::<u64>();
+
+    /// The word that its state is in, and the byte of that.
+    pub const STATE_AT: (usize, usize) = (3, core::mem::offset_of!(Self, state) - 24);
+
+    /// The words that it stands in.
+    #[must_use]
+    pub const fn to_words(self) -> [u64; Self::WORDS] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.next_in.to_ne_bytes(), self.next_out.to_ne_bytes());
+        let next = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let ([a, b, c, d], [e, f, g, h]) = (self.next_number.to_ne_bytes(), self.left.to_ne_bytes());
+        let heard = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let [a, b, c, d] = self.field.to_ne_bytes();
+        let packet = u64::from_ne_bytes([a, b, c, d, self.at, self.state, self.marks, self.missed]);
+        [self.sent_ns, next, heard, packet]
+    }
+
+    /// The client that stands in these words.
+    #[must_use]
+    pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let (next, heard, packet) = (words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes());
+        Self {
+            sent_ns: words[0],
+            next_in: u32::from_ne_bytes([next[0], next[1], next[2], next[3]]),
+            next_out: u32::from_ne_bytes([next[4], next[5], next[6], next[7]]),
+            next_number: u32::from_ne_bytes([heard[0], heard[1], heard[2], heard[3]]),
+            left: u32::from_ne_bytes([heard[4], heard[5], heard[6], heard[7]]),
+            field: u32::from_ne_bytes([packet[0], packet[1], packet[2], packet[3]]),
+            at: packet[4],
+            state: packet[5],
+            marks: packet[6],
+            missed: packet[7],
+        }
+    }
+}
+
 /// One message, whoever hears it. All zero: nobody has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,6 +260,25 @@ pub const fn chance(counted: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_what_its_words_say() {
+        let client = Client {
+            sent_ns: 1 << 40,
+            next_in: 2,
+            next_out: 3,
+            next_number: 4,
+            left: 5,
+            field: 6,
+            at: 7,
+            state: 8,
+            marks: 9,
+            missed: 10,
+        };
+        assert_eq!(Client::from_words(client.to_words()), client);
+        let (word, byte) = Client::STATE_AT;
+        assert_eq!(client.to_words()[word].to_ne_bytes()[byte], 8);
+    }
 
     #[test]
     fn a_chance_comes_as_often_as_its_share_and_not_in_a_row() {

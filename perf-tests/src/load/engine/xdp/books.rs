@@ -31,13 +31,13 @@ impl Phase {
     }
 
     /// How far each stream's numbers went, as far as anybody heard.
-    pub(super) fn heard(&self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
+    pub(super) fn heard(&self, program: &Program, script: &Script) -> Vec<u32> {
         let mut ends = vec![0; script.streams.max(1) as usize];
-        program.for_each_client(|number, client| {
+        for (number, client) in program.clients().numbered() {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
-            *end = (*end).max(heard_by(script, client).unwrap_or(0));
-        })?;
-        Ok(ends)
+            *end = (*end).max(heard_by(script, &client).unwrap_or(0));
+        }
+        ends
     }
 
     /// Draws the line.
@@ -67,7 +67,7 @@ impl Phase {
         for what in [Count::Closed, Count::Reset, Count::Garbled] {
             add(&mut tally.closed, what, &since);
         }
-        tally.astray = astray(program, &since)?;
+        tally.astray = astray(program, &since);
         tally.returns.back = since.of(Count::Back);
         for (what, plainly) in BACK_FAILURES {
             let failed = &mut tally.returns.failed;
@@ -100,17 +100,12 @@ impl Phase {
 
     /// Adds, once, who never got an answer, and how long the others took: `begun_ns` says when each began. The first line
     /// after the building, before which nobody hears a message, is where both can be told.
-    pub(super) fn tell_of_building(
-        &mut self,
-        program: &Program,
-        begun_ns: impl Fn(u32) -> u64,
-        tally: &mut Tally,
-    ) -> Result<(), XdpError> {
+    pub(super) fn tell_of_building(&mut self, program: &Program, begun_ns: impl Fn(u32) -> u64, tally: &mut Tally) {
         if std::mem::replace(&mut self.told_of_building, true) {
-            return Ok(());
+            return;
         }
         let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-        program.for_each_client(|number, client| {
+        for (number, client) in program.clients().numbered() {
             let begun_ns = begun_ns(number);
             if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
                 let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
@@ -125,7 +120,7 @@ impl Phase {
                 state::GREETED => tally.failed.add("no answer to the auth", 1),
                 _ => {}
             }
-        })
+        }
     }
 }
 
@@ -138,7 +133,7 @@ const BACK_FAILURES: [(Count, Count); 4] = [
 ];
 
 /// What became of those who do not read as they should, but how many were told so.
-fn astray(program: &Program, since: &Counts) -> Result<Astray, XdpError> {
+fn astray(program: &Program, since: &Counts) -> Astray {
     let mut astray = Astray {
         counts: Heard {
             received: since.of(Count::AstrayMessages),
@@ -157,12 +152,14 @@ fn astray(program: &Program, since: &Counts) -> Result<Astray, XdpError> {
         add_as(&mut fate.closed, reset, Count::Reset, since);
         add_as(&mut fate.closed, closed, Count::Closed, since);
     }
-    program.for_each_client(|_, client| match client.state {
-        state::STOPPED => astray.stopped.stuck += 1,
-        state::SILENT => astray.silent.stuck += 1,
-        at_a_rate => astray.slow.stuck += u64::from(state::rate_of(at_a_rate).is_some()),
-    })?;
-    Ok(astray)
+    for client in program.clients().iter() {
+        match client.state {
+            state::STOPPED => astray.stopped.stuck += 1,
+            state::SILENT => astray.silent.stuck += 1,
+            at_a_rate => astray.slow.stuck += u64::from(state::rate_of(at_a_rate).is_some()),
+        }
+    }
+    astray
 }
 
 fn add(reasons: &mut Reasons, what: Count, since: &Counts) {

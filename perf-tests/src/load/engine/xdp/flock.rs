@@ -74,7 +74,7 @@ impl Flock {
         self.churn_some(line)?;
         self.resets.turn(line, &mut most)?;
         for Gone { number, answered } in self.goodbyes.turn(line, &mut most)? {
-            if !answered && line.turn(number, state::LEAVING, state::ABORTED)? {
+            if !answered && line.clients.turn(number, state::LEAVING, state::ABORTED) {
                 self.told.returns.unanswered += 1;
                 self.resets.add(number);
             }

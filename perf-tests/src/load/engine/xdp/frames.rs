@@ -31,6 +31,11 @@ impl Frames {
         Self { script, server }
     }
 
+    /// Whether a client says an auth packet at all.
+    pub(super) fn greet(&self) -> bool {
+        self.script.greeting_bytes > 0
+    }
+
     /// The SYN of client `number`.
     pub(super) fn syn(&self, number: u32) -> Vec<u8> {
         self.syn_from(number, initial_sequence(number, self.script.secret))

@@ -189,7 +189,7 @@ impl Resets {
 pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
     let deadline = Instant::now() + CLOSES_WITHIN + CLOSES_A_CLIENT_WITHIN * clients;
     // Again, because the answer to a SYN may have come meanwhile.
-    let mut left = connected(line, clients)?;
+    let mut left = connected(line);
     while !left.is_empty() && Instant::now() < deadline {
         let mut goodbyes = Goodbyes::of(is_connected, Duration::MAX);
         left.iter().for_each(|number| goodbyes.add(*number));
@@ -197,13 +197,12 @@ pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
             goodbyes.turn(line, &mut BURST.clone())?;
             thread::sleep(TICK);
         }
-        left = connected(line, clients)?;
+        left = connected(line);
     }
     let mut resets = Resets::default();
-    for number in 0..clients {
-        let now = line.client(number)?;
-        let has_none = matches!(now.state, state::FRESH | state::CLOSED | state::RESET | state::RETURNING);
-        if !has_none && line.turn(number, now.state, state::ABORTED)? {
+    for (number, client) in line.clients.numbered() {
+        let has_none = matches!(client.state, state::FRESH | state::CLOSED | state::RESET | state::RETURNING);
+        if !has_none && line.clients.turn(number, client.state, state::ABORTED) {
             resets.add(number);
         }
     }
@@ -215,14 +214,8 @@ pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
 }
 
 /// Those who have a connection that can be ended in order.
-fn connected(line: &Line, clients: u32) -> Result<Vec<u32>, XdpError> {
-    let mut connected = Vec::new();
-    line.program().for_each_client(|number, client| {
-        if number < clients && is_connected(client.state) {
-            connected.push(number);
-        }
-    })?;
-    Ok(connected)
+fn connected(line: &Line) -> Vec<u32> {
+    line.clients.numbered().filter(|(_, client)| is_connected(client.state)).map(|(number, _)| number).collect()
 }
 
 fn is_connected(state: u8) -> bool {

@@ -7,7 +7,7 @@ use socket2::Socket;
 
 use super::error::XdpError;
 use super::frames::Frames;
-use super::program::Program;
+use super::program::{Clients, Program};
 
 /// How far the initial sequence number of a connection is beyond what the one before had come to: a server that still
 /// remembers that (TIME_WAIT) takes only what lies ahead of it. A client says far less.
@@ -16,31 +16,26 @@ const SEQUENCE_STEP: u32 = 1 << 20;
 /// See the module.
 pub(super) struct Line {
     pub(super) program: Arc<Mutex<Program>>,
+    /// The program's.
+    pub(super) clients: Arc<Clients>,
     pub(super) frames: Frames,
     pub(super) socket: Socket,
 }
 
 impl Line {
+    /// The other tables.
     pub(super) fn program(&self) -> MutexGuard<'_, Program> {
         self.program.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn client(&self, number: u32) -> Result<Client, XdpError> {
-        self.program().client(number)
-    }
-
-    /// Brings a client from one state into another. False when it is not in that one.
-    pub(super) fn turn(&self, number: u32, from: u8, to: u8) -> Result<bool, XdpError> {
-        self.program().turn(number, from, to)
+        self.clients.client(number)
     }
 
     /// Sends the first SYN of a new connection of a client that has none.
     pub(super) fn begin_return(&self, number: u32) -> Result<(), XdpError> {
-        let mut program = self.program();
-        let before = program.client(number)?;
-        let next_out = before.next_out.wrapping_add(SEQUENCE_STEP);
-        program.set_client(number, &Client { next_out, state: state::RETURNING, ..Client::default() })?;
-        drop(program);
+        let next_out = self.client(number)?.next_out.wrapping_add(SEQUENCE_STEP);
+        self.clients.put(number, &Client { next_out, state: state::RETURNING, ..Client::default() });
         self.say_return(number, next_out)
     }
 

@@ -42,7 +42,7 @@ use flock::Flock;
 use frames::Frames;
 use injector::{Injector, Signals};
 use line::Line;
-use program::Program;
+use program::{Counts, Program};
 use rig::Rig;
 use script::script;
 
@@ -65,44 +65,58 @@ pub struct XdpEngine {
     line: Line,
     scenario: Scenario,
     flock: Arc<Mutex<Flock>>,
+    at_start: Counts,
     phase: Phase,
     sealed: bool,
 }
 
 impl XdpEngine {
-    /// Puts the clients of `scenario` on the rig, and begins to connect them.
+    /// Puts the clients of `scenario` on the rig, which may hold no others, and begins to connect them.
     ///
     /// # Errors
     /// [`XdpError`] says what is missing, or what of the scenario these clients cannot do.
-    pub fn start(scenario: &Scenario, mut program: Program, rig: &Rig) -> Result<Self, XdpError> {
-        let script = script(scenario, rig::FIRST_CLIENT, monotonic_ns() as u32)?;
+    pub fn start(scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
+        let script = script(scenario, rig.place_for(scenario.clients), monotonic_ns() as u32)?;
+        Self::start_with(script, scenario, rig)
+    }
+
+    /// As [`Self::start`], but the clients only connect, and say nothing.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_mute(scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
+        let script = script(scenario, rig.place_for(scenario.clients), monotonic_ns() as u32)?;
+        Self::start_with(Script { greeting_bytes: 0, ..script }, scenario, rig)
+    }
+
+    fn start_with(script: Script, scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
         let server = server_of(scenario)?;
-        if scenario.clients > program.clients() {
-            return Err(XdpError::Beyond(format!("{} clients, with room for {}", scenario.clients, program.clients())));
+        let program = rig.shared_program();
+        let mut held = rig.program();
+        let room = held.clients().count();
+        if scenario.clients > room {
+            return Err(XdpError::Beyond(format!("{} clients, with room for {room}", scenario.clients)));
         }
-        program.set_script(&script)?;
-        let phase = Phase::new(&program)?;
-        let program = Arc::new(Mutex::new(program));
+        held.forget_clients();
+        held.set_script(&script)?;
+        let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
+        drop(held);
         let signals = Arc::new(Signals::new(scenario.clients));
-        let frames = Frames::new(script, server);
         let flock = Arc::new(Mutex::new(Flock::new(scenario, script)));
         let line = || -> Result<Line, XdpError> {
-            Ok(Line { program: Arc::clone(&program), frames: frames.clone(), socket: rig.frame_socket()? })
+            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server));
+            Ok(Line { program: Arc::clone(&program), clients, frames, socket: rig.frame_socket()? })
         };
-        let (line, injectors) = (line()?, line()?);
         let injector = Injector {
-            program: Arc::clone(&program),
-            frames,
-            socket: rig.frame_socket()?,
+            line: line()?,
             scenario: scenario.clone(),
             signals: Arc::clone(&signals),
             flock: Arc::clone(&flock),
-            line: injectors,
         };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
-        let scenario = scenario.clone();
-        Ok(Self { program, signals, injector: Some(injector), line, scenario, flock, phase, sealed: false })
+        let (scenario, line) = (scenario.clone(), line()?);
+        Ok(Self { program, signals, injector: Some(injector), line, scenario, flock, at_start, phase, sealed: false })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -128,6 +142,7 @@ impl Engine for XdpEngine {
         // A table that cannot be read is told by `check`.
         let flock = self.flock();
         let Ok(counts) = self.program().counts() else { return Gauges::default() };
+        let counts = counts.since(&self.at_start);
         let of = |whats: &[Count]| whats.iter().map(|what| counts.of(*what)).sum::<u64>();
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
@@ -173,7 +188,7 @@ impl Engine for XdpEngine {
     fn seal(&mut self) -> Result<u64, EngineError> {
         self.signals.sealed.store(true, Ordering::Release);
         self.sealed = true;
-        Ok(self.program().counts()?.of(Count::Joined))
+        Ok(self.program().counts()?.since(&self.at_start).of(Count::Joined))
     }
 
     fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
@@ -188,7 +203,7 @@ impl Engine for XdpEngine {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.set_script(&flock.script)?;
         self.phase.open();
-        Ok(flock.owed.open(&mut program, &flock.script, books.numbers.clone())?)
+        Ok(flock.owed.open(&program, &flock.script, books.numbers.clone())?)
     }
 
     fn order(&mut self, order: Order) -> Result<u64, EngineError> {
@@ -210,7 +225,7 @@ impl Engine for XdpEngine {
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = match due {
             Due::Published(ends) => ends,
-            Due::AsHeard => self.phase.heard(&program, &flock.script)?,
+            Due::AsHeard => self.phase.heard(&program, &flock.script),
         };
         let balance = flock.owed.balance(&program, &flock.script, &ends, false)?;
         let mut tally = self.phase.settle(&program, balance, &ends)?;
@@ -219,7 +234,7 @@ impl Engine for XdpEngine {
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
         if self.sealed {
             let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-            self.phase.tell_of_building(&program, begun_ns, &mut tally)?;
+            self.phase.tell_of_building(&program, begun_ns, &mut tally);
         }
         Ok(tally)
     }

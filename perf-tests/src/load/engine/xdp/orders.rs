@@ -61,7 +61,7 @@ impl Flock {
                 self.told.vanished += told;
                 Ok(told)
             }
-            Order::Resume => self.resume(line),
+            Order::Resume => Ok(self.resume(line)),
             Order::Churn { per_second, goodbye, away_ms } => {
                 let (away, since) = (millis(away_ms), Instant::now());
                 self.churn = (per_second > 0.0).then_some(Churning { per_second, goodbye, away, since, done: 0 });
@@ -97,14 +97,12 @@ impl Flock {
             return Ok(());
         }
         self.script.all_read = u32::from(all);
-        let mut program = line.program();
-        program.set_script(&self.script)?;
-        let windows = &mut self.windows;
-        program.for_each_client(|number, client| {
-            if all && state::rate_of(client.state).is_some() {
-                windows.open(number);
-            }
-        })
+        line.program().set_script(&self.script)?;
+        if all {
+            let at_a_rate = line.clients.numbered().filter(|(_, client)| state::rate_of(client.state).is_some());
+            at_a_rate.for_each(|(number, _)| self.windows.open(number));
+        }
+        Ok(())
     }
 
     /// Does `what` to a share of all, as far as it says that it was done, and says to how many.
@@ -125,7 +123,7 @@ impl Flock {
 
     fn lead_astray(&mut self, share: f64, state: u8, line: &Line) -> Result<u64, XdpError> {
         let told = self.each_of(share, line, |flock, number| {
-            if !line.turn(number, state::JOINED, state)? {
+            if !line.clients.turn(number, state::JOINED, state) {
                 return Ok(false);
             }
             flock.withdraw(number, line)?;
@@ -151,26 +149,21 @@ impl Flock {
         Ok(state::SLOW + 1 + rate as u8)
     }
 
-    fn resume(&mut self, line: &Line) -> Result<u64, XdpError> {
-        let mut at_a_rate = Vec::new();
-        line.program().for_each_client(|number, client| {
-            if state::rate_of(client.state).is_some() {
-                at_a_rate.push((number, client.state));
-            }
-        })?;
+    fn resume(&mut self, line: &Line) -> u64 {
         let mut resumed = 0;
-        for (number, state) in at_a_rate {
-            if line.turn(number, state, state::RESUMED)? {
+        for (number, client) in line.clients.numbered() {
+            let at_a_rate = state::rate_of(client.state).is_some();
+            if at_a_rate && line.clients.turn(number, client.state, state::RESUMED) {
                 resumed += 1;
                 self.windows.open(number);
             }
         }
         self.resumed += resumed;
-        Ok(resumed)
+        resumed
     }
 
     fn vanish(&mut self, number: u32, line: &Line) -> Result<bool, XdpError> {
-        if !line.turn(number, state::JOINED, state::VANISHED)? {
+        if !line.clients.turn(number, state::JOINED, state::VANISHED) {
             return Ok(false);
         }
         self.ended += 1;
@@ -191,7 +184,7 @@ impl Flock {
             Goodbye::Reset => false,
             Goodbye::Mixed => self.mixed.is_multiple_of(2),
         };
-        if !line.turn(number, state::JOINED, if in_order { state::LEAVING } else { state::ABORTED })? {
+        if !line.clients.turn(number, state::JOINED, if in_order { state::LEAVING } else { state::ABORTED }) {
             return Ok(false);
         }
         self.mixed += u64::from(goodbye == Goodbye::Mixed);
@@ -215,22 +208,20 @@ impl Flock {
     fn come_back(&mut self, line: &Line) -> Result<u64, XdpError> {
         let scenario = &self.scenario;
         let per_second = scenario.ramp.map_or(scenario.connects_per_second, |ramp| ramp.to_per_second);
-        let mut without = Vec::new();
-        line.program().for_each_client(|number, client| {
+        let mut told = 0_u64;
+        for (number, client) in line.clients.numbered() {
             let has_none = matches!(client.state, state::CLOSED | state::RESET | state::ABORTED | state::VANISHED);
-            // Whoever was let in once.
-            if has_none && client.sent_ns != 0 && !self.away.contains(&number) {
-                without.push((number, *client));
+            let was_let_in = client.sent_ns != 0;
+            if !has_none || !was_let_in || self.away.contains(&number) {
+                continue;
             }
-        })?;
-        for (told, (number, client)) in without.iter().enumerate() {
-            self.owed.write_off(&line.program(), &self.script, *number, client)?;
+            self.owed.write_off(&line.program(), &self.script, number, &client)?;
             let after = if per_second > 0.0 { told as f64 / per_second } else { 0.0 };
-            let back_at = Instant::now() + Duration::from_secs_f64(after);
-            self.away.insert(*number);
-            self.returns.add(*number, back_at);
+            self.away.insert(number);
+            self.returns.add(number, Instant::now() + Duration::from_secs_f64(after));
+            told += 1;
         }
-        Ok(without.len() as u64)
+        Ok(told)
     }
 
     /// Settles what a client is owed that will not hear more of it, as it has been told already.

@@ -61,7 +61,7 @@ impl Owed {
     /// Whoever is in now is owed all of a phase, and whoever reads again is as well. Says how many follow each stream.
     pub(super) fn open(
         &mut self,
-        program: &mut Program,
+        program: &Program,
         script: &Script,
         numbers: Option<Arc<Numbers>>,
     ) -> Result<Vec<u32>, XdpError> {
@@ -69,18 +69,11 @@ impl Owed {
         self.settled = Balance::default();
         self.missing_before = program.counts()?.of(Count::Missing);
         let mut members = vec![0; script.streams.max(1) as usize];
-        let mut resumed = Vec::new();
-        let from = &mut self.from;
-        program.for_each_client(|number, client| {
-            let is_owed = matches!(client.state, state::JOINED | state::RESUMED);
-            if client.state == state::RESUMED {
-                resumed.push(number);
-            }
-            from[number as usize] = if is_owed { 0 } else { NOTHING };
+        for (from, (number, client)) in self.from.iter_mut().zip(program.clients().numbered()) {
+            let reads_again = program.clients().turn(number, state::RESUMED, state::JOINED);
+            let is_owed = reads_again || client.state == state::JOINED;
+            *from = if is_owed { 0 } else { NOTHING };
             members[stream_of(script, number)] += u32::from(is_owed);
-        })?;
-        for number in resumed {
-            program.turn(number, state::RESUMED, state::JOINED)?;
         }
         Ok(members)
     }
@@ -133,20 +126,10 @@ impl Owed {
         connected: bool,
     ) -> Result<Balance, XdpError> {
         let mut balance = self.settled;
-        let mut came_back = Vec::new();
-        program.for_each_client(|number, client| {
-            let is_owed = self.from[number as usize] != NOTHING;
-            if !is_owed || (connected && client.state != state::JOINED) {
-                return;
+        for (from, (number, client)) in self.from.iter().zip(program.clients().numbered()) {
+            if *from == NOTHING || (connected && client.state != state::JOINED) {
+                continue;
             }
-            if self.from[number as usize] & IN_THE_MIDDLE != 0 {
-                came_back.push((number, *client));
-                return;
-            }
-            let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
-            part_of(script, client, 0, None).settle(end, &mut balance);
-        })?;
-        for (number, client) in came_back {
             let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
             if let Some(part) = self.part(program, script, number, &client)? {
                 part.settle(end, &mut balance);

@@ -11,10 +11,12 @@
 //! pair: there is no other interface in either namespace but loopback.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use abi::clients::{PASS, PROGRAM};
@@ -25,8 +27,8 @@ use rustix::thread::gettid;
 
 use super::error::XdpError;
 use super::program::{Program, object};
-use super::script::FIRST_PORT;
-use crate::probe::daemons::in_namespace;
+use super::script::{FIRST_PORT, PORTS_PER_ADDRESS};
+use crate::probe::daemons::{Addresses, in_namespace};
 use crate::sys;
 
 /// The server's address.
@@ -38,6 +40,9 @@ const CLIENTS_NETWORK: &str = "10.128.0.0/9";
 pub const FIRST_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 128, 0, 1), FIRST_PORT as u16);
 /// Addresses of the clients' network behind the first.
 pub const CLIENT_ADDRESSES: u32 = (1 << 23) - 2;
+
+/// Clients that have addresses at once.
+pub const MOST_CLIENTS: u32 = CLIENT_ADDRESSES * PORTS_PER_ADDRESS;
 
 const SERVER_END: &str = "push0";
 const CLIENTS_END: &str = "clients0";
@@ -69,9 +74,18 @@ pub enum ServerEnd {
 /// See the module.
 pub struct Rig {
     // The programs before what they are attached to.
+    program: Arc<Mutex<Program>>,
     _filter: Option<Ebpf>,
     server: File,
     clients: File,
+    /// Addresses that clients have had, from the first on.
+    used_addresses: AtomicU32,
+}
+
+impl std::fmt::Debug for Rig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rig").field("server", &self.server).field("clients", &self.clients).finish_non_exhaustive()
+    }
 }
 
 impl Rig {
@@ -79,17 +93,40 @@ impl Rig {
     ///
     /// # Errors
     /// [`XdpError`] says what is missing; nothing is left then.
-    pub fn build(program: &mut Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
-        let mut rig = Self { _filter: None, server: new_namespace()?, clients: new_namespace()? };
+    pub fn build(program: Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
+        let program = Arc::new(Mutex::new(program));
+        let (server, clients) = (new_namespace()?, new_namespace()?);
+        let mut rig = Self { program, _filter: None, server, clients, used_addresses: AtomicU32::new(0) };
         rig.link()?;
         let clients_index = rig.in_clients(|| index_of(CLIENTS_END))??;
         let server_index = rig.in_server(|| index_of(SERVER_END))??;
-        rig.in_clients(|| program.attach(PROGRAM, clients_index))??;
+        rig.in_clients(|| rig.program().attach(PROGRAM, clients_index))??;
         rig._filter = rig.in_server(|| match server_end {
-            ServerEnd::Pass => program.attach(PASS, server_index).map(|()| None),
+            ServerEnd::Pass => rig.program().attach(PASS, server_index).map(|()| None),
             ServerEnd::Filter(ports) => filter(ports, server_index).map(Some),
         })??;
         Ok(rig)
+    }
+
+    /// The program that plays the clients.
+    pub fn program(&self) -> MutexGuard<'_, Program> {
+        // Whoever panicked had no table half written: the kernel's tables are not in here.
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, for whoever keeps it.
+    pub(super) fn shared_program(&self) -> Arc<Mutex<Program>> {
+        Arc::clone(&self.program)
+    }
+
+    /// Where the first of `clients` clients lives that begin now. They get addresses that were nobody's for as long as
+    /// there are any: the server may remember the last ones for a minute.
+    pub(super) fn place_for(&self, clients: u32) -> SocketAddrV4 {
+        let wanted = clients.div_ceil(PORTS_PER_ADDRESS);
+        let used = self.used_addresses.load(Ordering::Relaxed);
+        let first = if used.saturating_add(wanted) > CLIENT_ADDRESSES { 0 } else { used };
+        self.used_addresses.store(first + wanted, Ordering::Relaxed);
+        SocketAddrV4::new(Ipv4Addr::from(u32::from(*FIRST_CLIENT.ip()) + first), FIRST_CLIENT.port())
     }
 
     /// The server's namespace, for whoever starts a server in it. The path is good as long as this value is.
@@ -152,6 +189,21 @@ impl Rig {
             ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END])?;
             SERVER_SETTINGS.iter().try_for_each(|(name, value)| set(name, value))
         })?
+    }
+}
+
+/// Where daemons of ours are in the server's namespace, which is theirs alone.
+#[must_use]
+pub fn addresses() -> Addresses {
+    let outside = |port| SocketAddr::from((SERVER, port));
+    let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    Addresses {
+        tcp: outside(3101),
+        websocket: outside(3102),
+        admin: inside(3180),
+        http: inside(3111),
+        trunk: inside(3119),
+        trunk_as_dialled: inside(3119),
     }
 }
 
