@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clients_rig::*;
-use perf_tests::load::behaviour::{Behaviour, Goodbye, Order};
+use perf_tests::load::behaviour::{Acknowledging, Behaviour, Goodbye, Order};
+use perf_tests::load::engine::socket::SocketEngine;
 use perf_tests::load::engine::xdp::XdpEngine;
 use perf_tests::load::engine::xdp::rig::{Rig, ServerEnd};
 use perf_tests::load::engine::{Due, Engine};
@@ -329,6 +330,59 @@ fn who_finds_nobody_tries_until_somebody_is_there_again() {
         scene.engine.gauges().returning == 0
     });
     assert_eq!(scene.engine.gauges().present, ALL);
+}
+
+/// With this share of the segments lost, and the others acknowledged so much later.
+fn acknowledging(lost_share: f64, delay_ms: u32) -> Scenario {
+    let acknowledging = Acknowledging { lost_share, delay_ms };
+    Scenario { behaviour: Behaviour { acknowledging, ..Behaviour::default() }, ..scenario(CLIENTS) }
+}
+
+#[test]
+fn what_gets_lost_is_said_again_until_all_have_it() {
+    let Some(mut scene) = begin(acknowledging(0.1, 0)) else { return };
+    for _ in 0..10 {
+        scene.say_next(0);
+    }
+    eventually("all hear all", || scene.received() == 10 * ALL);
+    eventually("the server knows", || unheard(&scene.rig) == 0);
+    let tally = scene.engine.settle(Due::Published(scene.numbers.accepted())).unwrap();
+    assert_eq!((tally.balance.due, tally.balance.missing, tally.counts.received), (10 * ALL, 0, 10 * ALL));
+    assert_eq!((tally.counts.gaps, tally.counts.duplicates, tally.counts.order_faults), (0, 0, 0));
+    assert!(tally.segments.lost > 0 && tally.segments.late == 0, "{:?}", tally.segments);
+}
+
+#[test]
+fn what_is_acknowledged_late_is_heard_at_once_and_never_acknowledged_before_its_time() {
+    const DELAY_MS: u32 = 100;
+    let Some(mut scene) = begin(acknowledging(0.0, DELAY_MS)) else { return };
+    eventually("the grants are acknowledged", || unheard(&scene.rig) == 0);
+    let said = Instant::now();
+    scene.say_next(0);
+    eventually("all hear", || scene.received() == ALL);
+    eventually("the server knows", || unheard(&scene.rig) == 0);
+    assert!(said.elapsed() >= Duration::from_millis(u64::from(DELAY_MS)), "after {:?}", said.elapsed());
+    let tally = scene.engine.settle(Due::Published(scene.numbers.accepted())).unwrap();
+    assert_eq!((tally.balance.missing, tally.counts.received, tally.counts.duplicates), (0, ALL, 0));
+    assert!(tally.segments.late >= ALL && tally.segments.lost == 0, "{:?}", tally.segments);
+}
+
+#[test]
+fn in_the_end_goodbyes_are_neither_lost_nor_late() {
+    let Some(scene) = begin(acknowledging(0.1, 300)) else { return };
+    let Scene { engine, mut server, rig, .. } = scene;
+    std::thread::scope(|scope| {
+        let seen_off = scope.spawn(|| (0..CLIENTS).for_each(|client| server.see_off(client)));
+        Box::new(engine).finish().unwrap();
+        seen_off.join().unwrap();
+    });
+    eventually("no connection is left", || connections(&rig) == 0);
+}
+
+#[test]
+fn clients_with_sockets_say_that_they_cannot_lose_anything() {
+    let refused = SocketEngine::start(&acknowledging(0.1, 0)).err().unwrap().to_string();
+    assert!(refused.contains("--engine xdp"), "{refused}");
 }
 
 #[test]

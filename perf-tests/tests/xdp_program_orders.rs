@@ -197,6 +197,52 @@ fn who_is_astray_is_counted_apart() {
     }
 }
 
+#[test]
+fn as_many_segments_with_data_get_lost_as_the_script_says() {
+    let Some(mut program) = bring_up() else { return };
+    let scenario = Scenario { clients: CLIENTS, rooms: ROOMS, run: RUN, ..Scenario::default() };
+    let mut lossy = script(&scenario, FIRST, SECRET).unwrap();
+    for (name, lost, least, most) in
+        [("none", 0, 0, 0), ("half", 1 << 31, 400, 600), ("all but one of four billion", u32::MAX, 1000, 1000)]
+    {
+        lossy.lost = lost;
+        program.set_script(&lossy).unwrap();
+        let before = program.counts().unwrap();
+        let mut lost = 0;
+        for _ in 0..1000 {
+            program.set_client(NUMBER, &joined()).unwrap();
+            let answer = say(&mut program, Family::V4, &segment(SERVER_AT, OURS_AT, PSH | ACK, &message(0)));
+            let heard = program.client(NUMBER).unwrap().next_in != SERVER_AT;
+            assert_eq!(answer.is_some(), heard, "{name}: what is not heard is not answered");
+            lost += u64::from(!heard);
+        }
+        let moved = program.counts().unwrap().since(&before);
+        assert_eq!((moved.of(Count::Lost), moved.of(Count::Messages)), (lost, 1000 - lost), "{name}");
+        assert!((least..=most).contains(&lost), "{name}: {lost}");
+    }
+    let probe = segment(SERVER_AT.wrapping_sub(1), OURS_AT, ACK, &[]);
+    assert_eq!(say(&mut program, Family::V4, &probe), ack(OURS_AT, SERVER_AT), "what carries nothing comes");
+}
+
+#[test]
+fn what_is_acknowledged_late_is_left_to_userspace_with_its_time() {
+    let Some(mut program) = bring_up() else { return };
+    let scenario = Scenario { clients: CLIENTS, rooms: ROOMS, run: RUN, ..Scenario::default() };
+    let late = abi::clients::Script { acknowledges_late: 1, ..script(&scenario, FIRST, SECRET).unwrap() };
+    program.set_script(&late).unwrap();
+    program.set_client(NUMBER, &joined()).unwrap();
+    let before_ns = monotonic_ns();
+    let said = segment(SERVER_AT, OURS_AT, PSH | ACK, &message(0));
+    assert_eq!(say(&mut program, Family::V4, &said), None, "it is heard");
+    assert_eq!(program.counts().unwrap().of(Count::Messages), 1);
+    let end = say(&mut program, Family::V4, &segment(after(68), OURS_AT, FIN | ACK, &[]));
+    assert_eq!(end, Some(segment(OURS_AT, after(69), FIN | ACK, &[])), "an end is answered at once");
+    let mut taken = Vec::new();
+    program.take_late(|late| taken.push((late.number, late.next_in, late.came_ns >= before_ns)));
+    assert_eq!(taken, [(NUMBER, after(68), true)]);
+    assert_eq!(program.counts().unwrap().of(Count::Late), 1);
+}
+
 /// The window that an answer offers.
 fn window_of(out: &[u8]) -> u16 {
     u16::from_be_bytes([out[48], out[49]])

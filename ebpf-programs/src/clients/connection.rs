@@ -39,7 +39,7 @@ pub fn play<const HEADERS: usize>(ctx: &XdpContext) -> u32 {
     // follow every value that a loop may have left there.)
     let client = unsafe { &mut *place };
     match take(ctx, script, number, client, &segment) {
-        Some(answer) if waits(script, number, &segment, &answer) => XDP_DROP,
+        Some(answer) if waits(script, number, client, &segment, &answer) => XDP_DROP,
         Some(answer) => answer::send(ctx, script, &segment, client, &answer),
         None => XDP_DROP,
     }
@@ -148,12 +148,18 @@ fn take<const HEADERS: usize>(
 
 /// Whether userspace says this, later.
 #[inline(always)]
-fn waits<const HEADERS: usize>(script: &Script, number: u32, segment: &Segment<HEADERS>, answer: &Answer) -> bool {
+fn waits<const HEADERS: usize>(
+    script: &Script,
+    number: u32,
+    client: &Client,
+    segment: &Segment<HEADERS>,
+    answer: &Answer,
+) -> bool {
     if script.acknowledges_late == 0 || segment.payload_bytes == 0 || answer.flags != ACK {
         return false;
     }
     // SAFETY: the helper reads a clock.
-    let late = Late { came_ns: unsafe { bpf_ktime_get_ns() }, number, reserved: 0 };
+    let late = Late { came_ns: unsafe { bpf_ktime_get_ns() }, number, next_in: client.next_in };
     // When the ring is full it is said at once.
     let waits = LATE.output(late, 0).is_ok();
     count(Count::Late, u64::from(waits));

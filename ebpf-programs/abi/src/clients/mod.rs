@@ -112,11 +112,24 @@ pub struct Late {
     pub came_ns: u64,
     /// Whose it is.
     pub number: u32,
-    /// Nothing.
-    pub reserved: u32,
+    /// What it acknowledges.
+    pub next_in: u32,
 }
 
 const _: () = assert!(size_of::<Late>() == 16);
+
+impl Late {
+    /// What stands in these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
+        let [a, b, c, d, e, f, g, h, number @ .., i, j, k, l] = bytes;
+        Self {
+            came_ns: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            number: u32::from_ne_bytes(number),
+            next_in: u32::from_ne_bytes([i, j, k, l]),
+        }
+    }
+}
 
 /// [`Client::next_number`] of one that has come back in the middle of a phase and heard nothing of it: its books begin with
 /// the first message that it hears.

@@ -7,6 +7,7 @@ use super::owed::{heard_by, stream_of};
 use super::program::{Counts, Program};
 use crate::load::engine::{Astray, MAX_SECONDS, Reasons, Tally};
 use crate::load::ledger::{Balance, Counts as Heard};
+use crate::load::report::Segments;
 use crate::load::stamp::monotonic_ns;
 
 /// How the tables stood at the last line.
@@ -59,6 +60,11 @@ impl Phase {
             stragglers: since.of(Count::Stragglers),
             heartbeats_answered: since.of(Count::HeartbeatReplies),
             bytes_received: since.of(Count::Bytes),
+            segments: Segments {
+                lost: since.of(Count::Lost),
+                late: since.of(Count::Late),
+                repeated: since.of(Count::Repeated),
+            },
             ..Tally::default()
         };
         for what in [Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant] {

@@ -4,12 +4,13 @@
 //! injector's thread.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use abi::clients::{Script, state};
 
 use super::error::XdpError;
 use super::goodbyes::{Gone, Goodbyes, Resets};
+use super::late::LateAcknowledgements;
 use super::line::Line;
 use super::orders::{Churning, Told};
 use super::owed::Owed;
@@ -32,6 +33,7 @@ pub(super) struct Flock {
     pub(super) resets: Resets,
     pub(super) returns: Returns,
     pub(super) windows: Windows,
+    late: LateAcknowledgements,
     /// Who is leaving to come back, or coming back.
     pub(super) away: HashSet<u32>,
     /// Who has said goodbye in order to come back, and when it wants to be back.
@@ -48,6 +50,7 @@ pub(super) struct Flock {
 
 impl Flock {
     pub(super) fn new(scenario: &Scenario, script: Script) -> Self {
+        let acknowledging = scenario.behaviour.acknowledging;
         Self {
             scenario: scenario.clone(),
             script,
@@ -59,6 +62,7 @@ impl Flock {
             resets: Resets::default(),
             returns: Returns::default(),
             windows: Windows::new(),
+            late: LateAcknowledgements::new(Duration::from_millis(u64::from(acknowledging.delay_ms))),
             away: HashSet::new(),
             leaving: HashMap::new(),
             told: Told::default(),
@@ -71,6 +75,7 @@ impl Flock {
 
     /// Sends what is due because of orders, at most `most` frames or a few more.
     pub(super) fn turn(&mut self, line: &Line, mut most: usize) -> Result<(), XdpError> {
+        self.late.turn(line, &self.script)?;
         self.churn_some(line)?;
         self.resets.turn(line, &mut most)?;
         for Gone { number, answered } in self.goodbyes.turn(line, &mut most)? {

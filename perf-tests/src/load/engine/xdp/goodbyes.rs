@@ -218,7 +218,8 @@ fn connected(line: &Line) -> Vec<u32> {
     line.clients.numbered().filter(|(_, client)| is_connected(client.state)).map(|(number, _)| number).collect()
 }
 
-fn is_connected(state: u8) -> bool {
+/// Whether a client in `state` has a connection that it can speak on.
+pub(super) fn is_connected(state: u8) -> bool {
     let on_the_way = matches!(state, state::GREETED | state::GREETED_AGAIN | state::REFUSED | state::LEAVING);
     on_the_way || state::is_in(state)
 }

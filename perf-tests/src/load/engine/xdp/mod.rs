@@ -5,8 +5,8 @@
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
 //! [`mod@script`] what the clients do · `injector` the thread that sends what the program cannot by itself · `frames` these ·
-//! `line` from userspace to one client · `flock` and `orders` who is told what · `goodbyes`, `returns` and `slow` what
-//! follows from it · `owed` who is owed what · `books` from tables to a tally · [`error`] what can be missing
+//! `line` from userspace to one client · `flock` and `orders` who is told what · `goodbyes`, `returns`, `slow` and
+//! `late` what follows from it · `owed` who is owed what · `books` from tables to a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
@@ -14,6 +14,7 @@ mod flock;
 mod frames;
 mod goodbyes;
 mod injector;
+mod late;
 mod line;
 mod orders;
 mod owed;
@@ -98,6 +99,8 @@ impl XdpEngine {
             return Err(XdpError::Beyond(format!("{} clients, with room for {room}", scenario.clients)));
         }
         held.forget_clients();
+        // Of those who were here before.
+        held.take_late(drop);
         held.set_script(&script)?;
         let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
         drop(held);
@@ -241,8 +244,7 @@ impl Engine for XdpEngine {
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
         self.stop()?;
-        // A close may stand behind what a client has no room for.
-        self.flock().all_read(true, &self.line)?;
+        self.flock().hear_all(&self.line)?;
         Ok(goodbyes::end_all(&self.line, self.scenario.clients)?)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use abi::clients::state;
+use abi::clients::{Script, state};
 
 use super::error::XdpError;
 use super::flock::Flock;
@@ -103,6 +103,12 @@ impl Flock {
             at_a_rate.for_each(|(number, _)| self.windows.open(number));
         }
         Ok(())
+    }
+
+    /// Everybody reads whatever comes and says so at once, for good: a close may stand behind it.
+    pub(super) fn hear_all(&mut self, line: &Line) -> Result<(), XdpError> {
+        self.script = Script { all_read: 1, lost: 0, acknowledges_late: 0, ..self.script };
+        line.program().set_script(&self.script)
     }
 
     /// Does `what` to a share of all, as far as it says that it was done, and says to how many.

@@ -72,8 +72,9 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
         reserved: 0,
         room_bytes: room_bytes(scenario.behaviour.slow_buffer_bytes),
         all_read: 0,
-        lost: 0,
-        acknowledges_late: 0,
+        // As a cast, what is beyond the end is the end.
+        lost: (scenario.behaviour.acknowledging.lost_share * 4_294_967_296.0) as u32,
+        acknowledges_late: u32::from(scenario.behaviour.acknowledging.delay_ms > 0),
         bytes_per_second: [0; RATES],
         greeting,
     })

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use abi::clients::{Client, HEARD_FROM_MAP};
+use abi::clients::{Client, HEARD_FROM_MAP, Late};
 use aya::maps::Array;
 
 use super::{Clients, Program, failed, typed};
@@ -57,5 +57,14 @@ impl Program {
     pub fn heard_from(&self, number: u32) -> Result<u32, XdpError> {
         let table: Array<_, u32> = typed(self.object.map(HEARD_FROM_MAP), HEARD_FROM_MAP)?;
         table.get(&number, 0).map_err(failed("read", HEARD_FROM_MAP))
+    }
+
+    /// Acknowledgements to be said later, those that were not taken yet, the oldest first.
+    pub fn take_late(&mut self, mut take: impl FnMut(Late)) {
+        while let Some(entry) = self.late.next() {
+            if let Ok(bytes) = <[u8; size_of::<Late>()]>::try_from(&entry[..]) {
+                take(Late::from_bytes(bytes));
+            }
+        }
     }
 }
