@@ -42,7 +42,7 @@ impl Phase {
     pub(super) fn open(&mut self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
         let mut members = vec![0; script.streams.max(1) as usize];
         let owed = &mut self.owed;
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             let is_in = client.state == state::JOINED;
             owed[number as usize] = is_in;
             members[stream_of(script, number)] += u32::from(is_in);
@@ -55,7 +55,7 @@ impl Phase {
     /// How far each stream's numbers went, as far as anybody heard.
     pub(super) fn heard(&self, program: &Program, script: &Script) -> Vec<u32> {
         let mut ends = vec![0; script.streams.max(1) as usize];
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
             *end = (*end).max(heard_by(script, &client));
         }
@@ -65,7 +65,7 @@ impl Phase {
     /// What is due to those who are owed, and what of it was never heard, when the streams' numbers went to `ends`.
     pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
         let mut balance = Balance::default();
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             if !self.owed[number as usize] {
                 continue;
             }
@@ -137,12 +137,18 @@ impl Phase {
 
     /// Adds, once, who never got an answer, and how long the others took: `begun_ns` says when each began. The first line
     /// after the building, before which nobody hears a message, is where both can be told.
-    pub(super) fn tell_of_building(&mut self, program: &Program, begun_ns: impl Fn(u32) -> u64, tally: &mut Tally) {
+    pub(super) fn tell_of_building(
+        &mut self,
+        program: &Program,
+        script: &Script,
+        begun_ns: impl Fn(u32) -> u64,
+        tally: &mut Tally,
+    ) {
         if std::mem::replace(&mut self.told_of_building, true) {
             return;
         }
         let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             let begun_ns = begun_ns(number);
             if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
                 let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
@@ -167,8 +173,9 @@ fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
     }
 }
 
-fn numbered(program: &Program) -> impl Iterator<Item = (u32, Client)> {
-    (0..).zip(program.clients().iter())
+/// The script's clients. The table may have room for more.
+fn numbered(program: &Program, script: &Script) -> impl Iterator<Item = (u32, Client)> {
+    (0..script.clients).zip(program.clients().iter())
 }
 
 fn stream_of(script: &Script, number: u32) -> usize {

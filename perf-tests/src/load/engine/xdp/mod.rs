@@ -89,11 +89,7 @@ impl XdpEngine {
             let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server));
             Ok(Line { clients, frames, socket: rig.frame_socket()? })
         };
-        let injector = Injector {
-            line: line()?,
-            scenario: scenario.clone(),
-            signals: Arc::clone(&signals),
-        };
+        let injector = Injector { line: line()?, scenario: scenario.clone(), signals: Arc::clone(&signals) };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
         let (scenario, line) = (scenario.clone(), line()?);
@@ -192,7 +188,7 @@ impl Engine for XdpEngine {
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
         if self.sealed {
             let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-            self.phase.tell_of_building(&program, begun_ns, &mut tally);
+            self.phase.tell_of_building(&program, &self.script, begun_ns, &mut tally);
         }
         Ok(tally)
     }
