@@ -59,19 +59,6 @@ pub fn ptr_at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
     if start + size_of::<T>() > ctx.data_end() { None } else { Some(start as *mut T) }
 }
 
-/// A copy of the `N` bytes at `offset`, which the verifier need not know.
-#[inline(always)]
-pub fn load<const N: usize>(ctx: &XdpContext, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-    // SAFETY: `bytes` holds `N` bytes; the kernel checks the frame's end.
-    let loaded = unsafe { bpf_xdp_load_bytes(raw(ctx), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    if loaded != 0 {
-        return None;
-    }
-    // SAFETY: the helper has written all of it.
-    Some(unsafe { bytes.assume_init() })
-}
-
 /// Copies `length` bytes at `offset` to the start of `bytes`. False when it is none, or more than there is room for, or not
 /// all there.
 #[inline(always)]

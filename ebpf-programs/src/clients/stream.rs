@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     books,
-    frame::{load, load_into, whole},
+    frame::{load_into, whole},
     maps::{PIECE, count},
 };
 
@@ -80,27 +80,33 @@ extern "C" fn take_packet(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
     if here < HEADER_BYTES {
         return 1;
     }
-    let Some(header) = load::<16>(ctx, *at) else { return 1 };
-    let length = whole(&header, 0);
+    let Some(piece) = PIECE.get_ptr_mut(0) else { return 1 };
+    // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+    let piece = unsafe { &mut *piece };
+    let readable = if here < u32::from(STAMP_END) { here } else { u32::from(STAMP_END) };
+    if !load_into(ctx, *at, piece, readable) {
+        return 1;
+    }
+    let length = whole(piece, 0);
     // One that is no length is found out by whoever takes the piece.
     if !is_length(length) || length > here {
         return 1;
     }
-    client.marks |= kind_of(whole(&header, 8));
+    client.marks |= kind_of(whole(piece, 8));
     client.at = if length < u32::from(STAMP_END) { length as u8 } else { STAMP_END };
     if length >= u32::from(STAMP_END) {
-        let Some(stamp) = load::<32>(ctx, *at + HEADER_BYTES) else { return 1 };
-        if whole(&stamp, 0) != MAGIC || whole(&stamp, 4) != script.run {
+        let is_message = client.marks & mark::KIND == mark::MESSAGE;
+        if is_message && (whole(piece, 16) != MAGIC || !books::is_of_run(script, whole(piece, 20))) {
             client.marks |= mark::FOREIGN;
         }
-        if whole(&stamp, 8) != stream_of(script, *number) {
+        if whole(piece, 24) != stream_of(script, *number) {
             client.marks |= mark::MISROUTED;
         }
-        if whole(&stamp, 12) != script.phase {
+        if whole(piece, 28) != script.phase {
             client.marks |= mark::STRAGGLER;
         }
-        client.field = whole(&stamp, 20);
-        client.sent_ns = u64::from(whole(&stamp, 24)) << 32 | u64::from(whole(&stamp, 28));
+        client.field = whole(piece, 36);
+        client.sent_ns = u64::from(whole(piece, 40)) << 32 | u64::from(whole(piece, 44));
     }
     deliver(script, *number, client);
     *at += length;
@@ -166,15 +172,18 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
     }
     client.left -= 1;
     match at >> 2 {
-        2 | 9 => {
+        2 | 5 | 9 => {
             client.field = client.field << 8 | u32::from(byte);
             if at == 11 {
                 client.marks |= kind_of(client.field);
             }
+            let is_ours = client.marks & (mark::KIND | mark::FOREIGN) == mark::MESSAGE;
+            if at == 23 && is_ours && !books::is_of_run(script, client.field) {
+                client.marks |= mark::FOREIGN;
+            }
         }
         10 | 11 => client.sent_ns = client.sent_ns << 8 | u64::from(byte),
         4 => compare(client, MAGIC, byte, mark::FOREIGN),
-        5 => compare(client, script.run, byte, mark::FOREIGN),
         6 => compare(client, stream_of(script, *number), byte, mark::MISROUTED),
         7 => compare(client, script.phase, byte, mark::STRAGGLER),
         _ => {}

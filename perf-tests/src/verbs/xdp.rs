@@ -1,21 +1,30 @@
-//! `perf-tests clients --engine xdp`: the same scenario with clients made of XDP, on daemons of its own in a namespace.
+//! `perf-tests clients --engine xdp`: the same scenario with clients made of XDP, on daemons of its own in a namespace, or
+//! around a server that somebody else has in one.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use perf_tests::load::engine::xdp::XdpEngine;
+use perf_tests::load::engine::xdp::error::XdpError;
 use perf_tests::load::engine::xdp::program::Program;
 use perf_tests::load::engine::xdp::rig::{CLIENT_ADDRESSES, Rig, SERVER, ServerEnd};
 use perf_tests::load::engine::xdp::script::PORTS_PER_ADDRESS;
 use perf_tests::load::engine::{Engine, EngineError};
 use perf_tests::load::report::Report;
 use perf_tests::load::run::run as conduct;
-use perf_tests::load::scenario::Scenario;
+use perf_tests::load::scenario::{Publish, Scenario};
 use perf_tests::load::watch::Display;
 use perf_tests::probe::daemons::{Addresses, Stack, StackOptions};
 
 /// Connections beyond the clients: none of ours, but a limit is no place to be at.
 const SPARE_CONNECTIONS: u32 = 1000;
+
+/// Messages that are timed when somebody else publishes, and nobody knows how many there will be.
+const HEARD_BROADCASTS: u32 = 1 << 18;
+
+/// Where `ip netns` shows the namespaces that it names.
+const NAMED_NAMESPACES: &str = "/run/netns";
 
 /// Runs `scenario` on a rig and daemons that are made for it, and go with it.
 pub(super) fn run(
@@ -23,15 +32,8 @@ pub(super) fn run(
     stop: &AtomicBool,
     display: &mut Display,
 ) -> Result<Report, Box<dyn std::error::Error>> {
-    let most = u64::from(CLIENT_ADDRESSES) * u64::from(PORTS_PER_ADDRESS);
-    if u64::from(scenario.clients) > most {
-        return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients).into());
-    }
-    if !scenario.behaviour.orders().is_empty() {
-        return Err("clients made of XDP only listen yet: leave out what they shall do besides".into());
-    }
-    let messages = scenario.publish.as_ref().map_or(0, |publish| publish.messages);
-    let mut program = Program::load(scenario.clients, u32::try_from(messages).unwrap_or(u32::MAX))?;
+    check(&scenario)?;
+    let mut program = load(&scenario)?;
     let addresses = addresses();
     let guarded = vec![addresses.tcp.port(), addresses.websocket.port()];
     let rig = Rig::build(&mut program, &ServerEnd::Filter(guarded))?;
@@ -46,12 +48,53 @@ pub(super) fn run(
     if let Some(publish) = &mut scenario.publish {
         publish.http = addresses.http;
     }
+    conduct_on(&rig, program, scenario, stop, display)
+}
+
+/// Runs `scenario` on a server that is there, in the network namespace called `name`.
+pub(super) fn run_around(
+    scenario: Scenario,
+    name: &Path,
+    stop: &AtomicBool,
+    display: &mut Display,
+) -> Result<Report, Box<dyn std::error::Error>> {
+    check(&scenario)?;
+    let mut program = load(&scenario)?;
+    let is_path = name.components().count() > 1;
+    let path = if is_path { name.to_path_buf() } else { Path::new(NAMED_NAMESPACES).join(name) };
+    let rig = Rig::build_around(&mut program, &path, scenario.connect[0])?;
+    conduct_on(&rig, program, scenario, stop, display)
+}
+
+fn conduct_on(
+    rig: &Rig,
+    program: Program,
+    scenario: Scenario,
+    stop: &AtomicBool,
+    display: &mut Display,
+) -> Result<Report, Box<dyn std::error::Error>> {
     let engine = |scenario: &Scenario| -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(XdpEngine::start(scenario, program, &rig)?))
+        Ok(Box::new(XdpEngine::start(scenario, program, rig)?))
     };
-    // The publishers are threads of the conductor's, and the tier is in there.
-    let report = rig.in_server(|| conduct(scenario, engine, stop, display))??;
-    Ok(report)
+    // The publishers are threads of the conductor's, and the publisher's API is in there.
+    Ok(rig.in_server(|| conduct(scenario, engine, stop, display))??)
+}
+
+fn load(scenario: &Scenario) -> Result<Program, XdpError> {
+    let timed = |publish: &Publish| u32::try_from(publish.messages).unwrap_or(u32::MAX);
+    Program::load(scenario.clients, scenario.publish.as_ref().map_or(HEARD_BROADCASTS, timed))
+}
+
+/// What these clients cannot do, before anything is made.
+fn check(scenario: &Scenario) -> Result<(), String> {
+    let most = u64::from(CLIENT_ADDRESSES) * u64::from(PORTS_PER_ADDRESS);
+    if u64::from(scenario.clients) > most {
+        return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients));
+    }
+    if !scenario.behaviour.orders().is_empty() {
+        return Err("clients made of XDP only listen yet: leave out what they shall do besides".to_owned());
+    }
+    Ok(())
 }
 
 /// Where the daemons are, in a namespace that is theirs alone.

@@ -29,6 +29,9 @@ pub const DELAYS_MAP: &str = "DELAYS";
 /// [`Broadcast`] by [`broadcast_index`], as many as are to be timed.
 pub const BROADCASTS_MAP: &str = "BROADCASTS";
 
+/// 0 to the `u32` of the run that was heard first, when the script names none.
+pub const HEARD_RUN_MAP: &str = "HEARD_RUN";
+
 /// Room for the auth packet in the script.
 pub const GREETING_BYTES: usize = 256;
 
@@ -56,7 +59,7 @@ pub struct Script {
     pub first_port: u32,
     /// What initial sequence numbers are drawn from.
     pub secret: u32,
-    /// The run whose messages count.
+    /// The run whose messages count. 0: the first that a client hears.
     pub run: u32,
     /// The phase whose messages count. A client's books begin anew with its first message of another phase.
     pub phase: u32,
@@ -76,8 +79,8 @@ pub struct Script {
     pub room_at: u32,
     /// How many digits these are. At most `NUMBER_DIGITS`; 0 leaves the room as it is.
     pub room_digits: u32,
-    /// Nothing; keeps `greeting` on a multiple of 8.
-    pub reserved: u32,
+    /// [`habit`]s that all clients have.
+    pub habits: u32,
     /// The auth packet of every client, zeros behind it.
     pub greeting: [u8; GREETING_BYTES],
 }
@@ -138,6 +141,13 @@ pub const fn broadcast_index(streams: u32, stream: u32, number: u32) -> u32 {
 pub const STAMP_END: u8 = 48;
 /// [`Client::at`] of a stream in which no packet begins any more.
 pub const GARBLED: u8 = u8::MAX;
+
+/// Bits of [`Script::habits`].
+pub mod habit {
+    /// A client is owed what follows the first message that it hears, whatever its number: somebody else publishes, and may
+    /// have begun before.
+    pub const FROM_FIRST_HEARD: u32 = 1;
+}
 
 /// Values of [`Client::state`].
 pub mod state {

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use abi::clients::{Count, Script};
+use abi::clients::{Count, Script, habit};
 
 use super::{Books, Due, Engine, EngineError, Gauges, Tally};
 use crate::load::behaviour::Order;
@@ -121,16 +121,17 @@ impl Engine for XdpEngine {
     fn seal(&mut self) -> Result<u64, EngineError> {
         self.signals.sealed.store(true, Ordering::Release);
         self.sealed = true;
-        Ok(self.program().counts()?.of(Count::Joined))
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
+        self.phase.seal(&program, &self.script, begun_ns)?;
+        Ok(program.counts()?.of(Count::Joined))
     }
 
     fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
-        if books.run == 0 || books.numbers.is_none() {
-            let what = "hear what another run publishes: they have to be told whose messages count";
-            return Err(XdpError::Beyond(what.to_owned()).into());
-        }
         let streams = Streams::new(books.target, self.scenario.clients, self.scenario.rooms).count();
-        self.script = Script { run: books.run, phase: books.phase, streams, ..self.script };
+        let anchor = if books.numbers.is_none() { habit::FROM_FIRST_HEARD } else { 0 };
+        let habits = self.script.habits & !habit::FROM_FIRST_HEARD | anchor;
+        self.script = Script { run: books.run, phase: books.phase, streams, habits, ..self.script };
         let script = self.script;
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.set_script(&script)?;
@@ -162,12 +163,8 @@ impl Engine for XdpEngine {
             Due::AsHeard => self.phase.heard(&program, &self.script)?,
         };
         let mut tally = self.phase.settle(&program, &self.script, &ends)?;
-        tally.run = self.script.run;
+        tally.run = if self.script.run == 0 { program.heard_run()? } else { self.script.run };
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
-        if self.sealed {
-            let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-            self.phase.tell_of_building(&program, begun_ns, &mut tally)?;
-        }
         Ok(tally)
     }
 

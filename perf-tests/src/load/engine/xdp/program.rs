@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use abi::clients::{
-    BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP, PASS,
-    PROGRAM, SCRIPT_MAP, Script, broadcast_index,
+    BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP,
+    HEARD_RUN_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
@@ -162,6 +162,18 @@ impl Program {
         Ok(())
     }
 
+    /// The run whose messages count because it was heard first; 0 when none was, or the script names one.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn heard_run(&self) -> Result<u32, XdpError> {
+        let table: HashMap<_, u32, u32> = typed(self.object.map(HEARD_RUN_MAP), HEARD_RUN_MAP)?;
+        match table.get(&0, 0) {
+            Err(MapError::KeyNotFound) => Ok(0),
+            heard => heard.map_err(failed("read", HEARD_RUN_MAP)),
+        }
+    }
+
     fn table(&self) -> Result<Array<&MapData, Client>, XdpError> {
         typed(self.object.map(CLIENTS_MAP), CLIENTS_MAP)
     }
@@ -184,7 +196,7 @@ where
     T::try_from(map).map_err(|error| XdpError::Table { doing: "open", table, reason: error.to_string() })
 }
 
-fn failed(doing: &'static str, table: &'static str) -> impl FnOnce(aya::maps::MapError) -> XdpError {
+fn failed(doing: &'static str, table: &'static str) -> impl FnOnce(MapError) -> XdpError {
     move |error| XdpError::Table { doing, table, reason: words_of(&error) }
 }
 

@@ -7,8 +7,12 @@
 //!           the appliance's filter
 //! ```
 //!
+//! Around a server that is not ours the rig is built by [`Rig::build_around`] (`borrowed`).
+//!
 //! Nobody but this process holds namespaces, link and programs, so they go with it, however it ends. Nothing leaves the
 //! pair: there is no other interface in either namespace but loopback.
+
+mod borrowed;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -72,6 +76,14 @@ pub struct Rig {
     _filter: Option<Ebpf>,
     server: File,
     clients: File,
+    /// Whether somebody else made it, and goes on with it.
+    is_server_borrowed: bool,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl Rig {
@@ -80,16 +92,21 @@ impl Rig {
     /// # Errors
     /// [`XdpError`] says what is missing; nothing is left then.
     pub fn build(program: &mut Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
-        let mut rig = Self { _filter: None, server: new_namespace()?, clients: new_namespace()? };
+        let (server, clients) = (new_namespace()?, new_namespace()?);
+        let rig = Self { _filter: None, server, clients, is_server_borrowed: false };
         rig.link()?;
-        let clients_index = rig.in_clients(|| index_of(CLIENTS_END))??;
-        let server_index = rig.in_server(|| index_of(SERVER_END))??;
-        rig.in_clients(|| program.attach(PROGRAM, clients_index))??;
-        rig._filter = rig.in_server(|| match server_end {
+        rig.attach(program, server_end)
+    }
+
+    fn attach(mut self, program: &mut Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
+        let clients_index = self.in_clients(|| index_of(CLIENTS_END))??;
+        let server_index = self.in_server(|| index_of(SERVER_END))??;
+        self.in_clients(|| program.attach(PROGRAM, clients_index))??;
+        self._filter = self.in_server(|| match server_end {
             ServerEnd::Pass => program.attach(PASS, server_index).map(|()| None),
             ServerEnd::Filter(ports) => filter(ports, server_index).map(Some),
         })??;
-        Ok(rig)
+        Ok(self)
     }
 
     /// The server's namespace, for whoever starts a server in it. The path is good as long as this value is.
@@ -125,8 +142,8 @@ impl Rig {
         })?
     }
 
-    /// The pair, its addresses, and the one route.
-    fn link(&self) -> Result<(), XdpError> {
+    /// The pair, one end in each namespace.
+    fn link_pair(&self) -> Result<(), XdpError> {
         let (server_mac, gateway_mac) = (text_of(SERVER_MAC), text_of(GATEWAY_MAC));
         // The other end is given to a namespace by a thread that is in it.
         self.in_clients(|| {
@@ -138,12 +155,22 @@ impl Rig {
                     [&["type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac][..], &queues].concat();
                 ip(&[&ours[..], &theirs, &["netns", &thread]].concat())
             })
-        })???;
+        })??
+    }
+
+    fn set_up_clients_end(&self) -> Result<(), XdpError> {
         self.in_clients(|| {
             // It would ask its neighbours for routers, and answer for addresses that are the program's.
             set("ipv6/conf/all/disable_ipv6", "1")?;
             ip(&["link", "set", CLIENTS_END, "up"])
-        })??;
+        })?
+    }
+
+    /// The pair, its addresses, and the one route.
+    fn link(&self) -> Result<(), XdpError> {
+        self.link_pair()?;
+        self.set_up_clients_end()?;
+        let gateway_mac = text_of(GATEWAY_MAC);
         self.in_server(|| {
             ip(&["link", "set", "lo", "up"])?;
             ip(&["address", "add", &format!("{SERVER}/30"), "dev", SERVER_END])?;
@@ -208,10 +235,15 @@ fn set(name: &str, value: &str) -> Result<(), XdpError> {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), XdpError> {
+    ip_says(arguments).map(drop)
+}
+
+/// What `ip` prints.
+fn ip_says(arguments: &[&str]) -> Result<String, XdpError> {
     let doing = format!("run ip {} (package iproute2)", arguments.join(" "));
     let output = Command::new("ip").args(arguments).output().map_err(XdpError::io(doing.as_str()))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(XdpError::io(doing)(std::io::Error::other(said)))

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, Script};
+use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, Script, habit};
 use wire::goim::{Header, op};
 
 use super::error::XdpError;
@@ -17,7 +17,7 @@ pub const FIRST_PORT: u32 = 20_000;
 /// User id that stands in the template until the program writes a client's: the longest.
 const ANY_MID: u32 = u32::MAX;
 
-/// What the clients of `scenario` do, the first of them at `first`.
+/// What the clients of `scenario` do, the first of them at `first`. They are ready for a publisher that is not ours.
 ///
 /// # Errors
 /// [`XdpError::Beyond`] says what of it they cannot do.
@@ -69,7 +69,7 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
         mid_at,
         room_at: room_at + (room.len() - 1 - lowest.len()) as u32,
         room_digits: lowest.len() as u32,
-        reserved: 0,
+        habits: habit::FROM_FIRST_HEARD,
         greeting,
     })
 }
