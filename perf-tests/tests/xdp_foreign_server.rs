@@ -57,6 +57,7 @@ fn a_server_of_plain_sockets_is_measured_where_it_is() {
         assert_eq!((report.engine.as_str(), report.connections.joined), ("xdp", 300));
         assert_eq!((report.messages.due, report.messages.received, report.messages.missing), (6000, 6000, 0));
         assert_eq!(furniture(&namespace), before, "nothing is left of a run at {address}");
+        eventually("the server knows that they are gone", || queues(&namespace, &server).is_empty());
     }
 }
 
@@ -82,7 +83,7 @@ fn what_somebody_else_publishes_is_heard_from_the_first_message_on() {
                 assert!(publisher.push_room(1000, "live", "1000", &body).unwrap().is_accepted());
             }
         });
-        eventually("all is acknowledged", || is_all_acknowledged(&namespace, &server));
+        eventually("all is acknowledged", || queues(&namespace, &server).iter().all(|unsent| unsent == "00000000"));
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let output = child.wait_with_output().unwrap();
         let report = report(&output);
@@ -99,19 +100,15 @@ fn what_somebody_else_publishes_is_heard_from_the_first_message_on() {
     }
 }
 
-/// Whether the clients have taken all that the server has written.
-fn is_all_acknowledged(namespace: &Namespace, server: &TinyGoim) -> bool {
+/// Of each connection of the server: what it has written and nobody acknowledged, in hexadecimal.
+fn queues(namespace: &Namespace, server: &TinyGoim) -> Vec<String> {
     let sockets = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
     let port = format!(":{:04X}", server.tcp.port());
-    let mut queues = sockets.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_whitespace();
-        let local = fields.nth(1)?;
-        // Established; the remote address is before, the two queues behind.
-        let is_open = fields.nth(1)? == "01";
-        let queues = fields.next()?;
-        (is_open && local.ends_with(&port)).then(|| queues.starts_with("00000000:"))
+    let open = sockets.lines().skip(1).filter_map(|line| {
+        let [_, local, _, state, queues, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+        (local.ends_with(&port) && state == "01").then(|| queues.split(':').next().unwrap().to_owned())
     });
-    queues.all(|is_empty| is_empty)
+    open.collect()
 }
 
 #[test]
@@ -167,7 +164,8 @@ fn a_server_that_is_not_there_refuses() {
         return;
     }
     let namespace = Namespace::new("theirs");
-    let arguments = format!("--netns {} --connect {BROUGHT}:3101 --connections 5 --listen-only --json", namespace.name());
+    let way = format!("--netns {} --connect {BROUGHT}:3101", namespace.name());
+    let arguments = format!("{way} --connections 5 --listen-only --listen-seconds 0.1 --json");
     let output = command(&arguments).output().unwrap();
     let report = report(&output);
     assert_eq!(report.connections.refused, [("connection refused".to_owned(), 5)].into());

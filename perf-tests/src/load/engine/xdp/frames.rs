@@ -1,4 +1,5 @@
-//! Frames that the program cannot send, because nothing came that it could answer: a client's SYN and its heartbeat.
+//! Frames that the program cannot send, because nothing came that it could answer: a client's SYN, its heartbeat, its
+//! reset.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -8,6 +9,7 @@ use wire::goim::{Header, op};
 use super::rig::{GATEWAY_MAC, SERVER_MAC};
 
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
@@ -36,6 +38,11 @@ impl Frames {
     pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
         let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
         self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &packet)
+    }
+
+    /// The reset of client `number`, which stands as `client`.
+    pub(super) fn reset(&self, number: u32, client: &Client) -> Vec<u8> {
+        self.frame(number, client.next_out, client.next_in, RST | ACK, &[], &[])
     }
 
     fn frame(

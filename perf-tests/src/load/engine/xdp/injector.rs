@@ -22,7 +22,7 @@ use crate::load::stamp::monotonic_ns;
 const TICK: Duration = Duration::from_millis(2);
 
 /// Frames of a burst, at most: a quarter of the ring.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 
 /// SYNs a second when the scenario sets no pace.
 const SYNS_PER_SECOND: f64 = 12_000.0;
@@ -64,6 +64,8 @@ pub(super) struct Injector {
     pub(super) socket: Socket,
     pub(super) scenario: Scenario,
     pub(super) signals: Arc<Signals>,
+    /// Whether the server goes on when we end.
+    pub(super) bids_farewell: bool,
 }
 
 /// A heartbeat that the server has not acknowledged yet.
@@ -111,7 +113,7 @@ impl Injector {
             self.beat(&mut beats)?;
             thread::sleep(TICK);
         }
-        Ok(())
+        if self.bids_farewell { self.bid_farewell() } else { Ok(()) }
     }
 
     fn syns_by(&self, seconds: f64) -> f64 {
@@ -164,11 +166,11 @@ impl Injector {
         Ok(())
     }
 
-    fn client(&self, number: u32) -> Result<Client, XdpError> {
+    pub(super) fn client(&self, number: u32) -> Result<Client, XdpError> {
         self.program.lock().unwrap_or_else(PoisonError::into_inner).client(number)
     }
 
-    fn send(&self, frame: &[u8]) -> Result<(), XdpError> {
+    pub(super) fn send(&self, frame: &[u8]) -> Result<(), XdpError> {
         match self.socket.send(frame) {
             Ok(_) => Ok(()),
             // The ring is full: it is sent again as if it had been lost.

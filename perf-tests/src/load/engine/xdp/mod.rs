@@ -4,11 +4,12 @@
 //! no orders yet: its clients listen, and that is all.
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
-//! [`mod@script`] what the clients do · `frames` and `injector` what the program cannot send by itself · `books` from tables
-//! to a tally · [`error`] what can be missing
+//! [`mod@script`] what the clients do · `frames` and `injector` what the program cannot send by itself, `farewell` its end · `books`
+//! from tables to a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
+mod farewell;
 mod frames;
 mod injector;
 pub mod program;
@@ -68,6 +69,7 @@ impl XdpEngine {
             socket: rig.frame_socket()?,
             scenario: scenario.clone(),
             signals: Arc::clone(&signals),
+            bids_farewell: rig.is_server_borrowed(),
         };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;

@@ -31,8 +31,10 @@ impl Rig {
             return Err(XdpError::Beyond(format!("reach {server}: they connect to an IPv4 address")));
         };
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
-            let what = format!("reach {address} from outside its namespace: have the server listen on 0.0.0.0, or on \
-                an address of its own, and say that one (if no interface has it, the run brings it along)");
+            let what = format!(
+                "reach {address} from outside its namespace: have the server listen on 0.0.0.0, or on \
+                an address of its own, and say that one (if no interface has it, the run brings it along)"
+            );
             return Err(XdpError::Beyond(what));
         }
         let doing = format!("open the network namespace {}", path.display());
@@ -52,6 +54,11 @@ impl Rig {
             ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END, "onlink"])
         })??;
         rig.attach(program, &super::ServerEnd::Pass)
+    }
+
+    /// Whether the server goes on when the rig is gone.
+    pub(in super::super) fn is_server_borrowed(&self) -> bool {
+        self.is_server_borrowed
     }
 
     /// Takes out of a borrowed namespace what was put there.
