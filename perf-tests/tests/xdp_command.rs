@@ -38,6 +38,28 @@ fn twenty_thousand_clients_hear_every_message_once_and_in_order() {
 }
 
 #[test]
+fn every_dialect_is_spoken_over_every_transport() {
+    if !is_there() {
+        return;
+    }
+    for transport in ["tcp", "websocket"] {
+        for dialect in ["goim", "bilibili"] {
+            let spoken = format!("--transport {transport} --dialect {dialect}");
+            // As fast as it goes, so that blocks hold several packets.
+            let flood = "--connections 500 --rooms 5 --broadcasts 1000 --publish-rate 0";
+            let output = command(&format!("{spoken} {flood} --heartbeat-seconds 1 --json")).output().unwrap();
+            let report = report(&output);
+            assert_eq!(output.status.code(), Some(0), "{spoken}: {:?} {:?}", report.faults, report.connections);
+            assert_eq!(report.connections.join_us.unwrap().count, 500, "{spoken}");
+            let messages = &report.messages;
+            assert_eq!((messages.due, messages.received, messages.missing), (100_000, 100_000, 0), "{spoken}");
+            assert_eq!((messages.duplicates, messages.misrouted, messages.foreign), (0, 0, 0), "{spoken}");
+            assert!(report.heartbeats.answered > 0, "{spoken}: {:?}", report.heartbeats);
+        }
+    }
+}
+
+#[test]
 fn an_interrupt_gives_what_was_found_until_then() {
     if !is_there() {
         return;

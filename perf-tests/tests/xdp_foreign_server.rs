@@ -62,6 +62,29 @@ fn a_server_of_plain_sockets_is_measured_where_it_is() {
 }
 
 #[test]
+fn a_server_of_plain_sockets_is_heard_over_websocket_whatever_it_does_to_the_frames() {
+    if !is_there() {
+        return;
+    }
+    let mixed = |mid, count| match (mid as u64 + count) % 4 {
+        0 => Act::Batch,
+        1 => Act::Torn,
+        _ => Act::Send,
+    };
+    let namespace = Namespace::new("theirs");
+    let server = namespace.run(|| TinyGoim::start_at(Ipv4Addr::UNSPECIFIED.into(), mixed));
+    let port = server.websocket.port();
+    let way = format!("--netns {} --connect {BROUGHT}:{port} --http {}", namespace.name(), server.http);
+    for dialect in ["goim", "bilibili"] {
+        let arguments = format!("{way} --transport websocket --dialect {dialect} --connections 100 --rooms 2");
+        let output = command(&format!("{arguments} --broadcasts 40 --publish-rate 100 --json")).output().unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{dialect}: {:?} {:?}", report.faults, report.connections);
+        assert_eq!((report.messages.due, report.messages.received), (2000, 2000), "{dialect}");
+    }
+}
+
+#[test]
 fn what_somebody_else_publishes_is_heard_from_the_first_message_on() {
     const RUN: u32 = 4711;
     const CLIENTS: u64 = 40;

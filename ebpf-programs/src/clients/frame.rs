@@ -3,8 +3,6 @@
 //! The server's kernel sends plain frames: no VLAN tag, no IPv4 options, no extension headers. So the headers have one
 //! length for each family, which is the parameter `HEADERS` here and elsewhere: Ethernet, IP and the fixed part of TCP.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},

@@ -7,7 +7,8 @@
 //! userspace), verify checksums (over a veth pair they are partial), or speak TCP options.
 //!
 //! Layout: `frame` one parse into one struct · `connection` what a segment does to a client · `stream` packets in the
-//! bytes · `books` message numbers and delays · `answer` the frame that goes back · `maps` the tables
+//! bytes · `websocket` what is around them · `books` message numbers and delays · `answer` the frame that goes back ·
+//! `maps` the tables
 #![no_std]
 #![no_main]
 
@@ -19,6 +20,7 @@ mod connection;
 mod frame;
 mod maps;
 mod stream;
+mod websocket;
 
 /// Plays the clients: `XDP_TX` with an answer, `XDP_DROP` without one, `XDP_PASS` for what is no client's.
 #[xdp]

@@ -13,7 +13,7 @@ use perf_tests::load::engine::xdp::script::PORTS_PER_ADDRESS;
 use perf_tests::load::engine::{Engine, EngineError};
 use perf_tests::load::report::Report;
 use perf_tests::load::run::run as conduct;
-use perf_tests::load::scenario::{Publish, Scenario};
+use perf_tests::load::scenario::{Publish, Scenario, Transport};
 use perf_tests::load::watch::Display;
 use perf_tests::probe::daemons::{Addresses, Stack, StackOptions};
 
@@ -44,7 +44,10 @@ pub(super) fn run(
         ..StackOptions::default()
     };
     let _stack = Stack::start_on(addresses, &options)?;
-    scenario.connect = vec![addresses.tcp];
+    scenario.connect = match scenario.transport {
+        Transport::Tcp => vec![addresses.tcp],
+        Transport::Websocket => vec![addresses.websocket],
+    };
     if let Some(publish) = &mut scenario.publish {
         publish.http = addresses.http;
     }

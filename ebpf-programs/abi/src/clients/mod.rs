@@ -39,6 +39,9 @@ pub const GREETING_BYTES: usize = 256;
 /// some for itself.
 pub const MAX_GREETING_BYTES: u32 = 208;
 
+/// The longest answer to an upgrade that is read before the server is taken for something else.
+pub const MAX_UPGRADE_ANSWER_BYTES: u32 = 8 << 10;
+
 /// Room for a number in the auth packet: the digits of the largest `u32`.
 pub const NUMBER_DIGITS: usize = 10;
 
@@ -71,7 +74,7 @@ pub struct Script {
     pub first_room: u32,
     /// Rooms: client n is in room n modulo this. 0 counts as 1.
     pub rooms: u32,
-    /// Length of what `greeting` holds. At most `MAX_GREETING_BYTES`.
+    /// Length of what `greeting` holds, the frame around the packet included. At most `MAX_GREETING_BYTES`.
     pub greeting_bytes: u32,
     /// Where in `greeting` the `NUMBER_DIGITS` of the user id go, blanks in front.
     pub mid_at: u32,
@@ -81,18 +84,25 @@ pub struct Script {
     pub room_digits: u32,
     /// [`habit`]s that all clients have.
     pub habits: u32,
-    /// The auth packet of every client, zeros behind it.
+    /// Length of what `upgrade` holds. At most `MAX_GREETING_BYTES`; 0 for clients that speak TCP alone.
+    pub upgrade_bytes: u32,
+    /// Nothing; keeps `greeting` on a multiple of 8.
+    pub reserved: u32,
+    /// The auth packet of every client, zeros behind it. On WebSocket in its frame, masked by zeros.
     pub greeting: [u8; GREETING_BYTES],
+    /// The request that every client makes to have WebSocket, zeros behind it.
+    pub upgrade: [u8; GREETING_BYTES],
 }
 
-const _: () = assert!(size_of::<Script>() == 16 * 4 + GREETING_BYTES);
+const _: () = assert!(size_of::<Script>() == 18 * 4 + 2 * GREETING_BYTES);
 
 /// How one client stands. All zero: it has no connection yet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
     /// Of the packet under way: when its publisher sent it. From the answer to the auth until the first message: when that
-    /// answer came.
+    /// answer came. On WebSocket, of a packet that a segment cut: in the upper half what of its frame comes behind it, in the
+    /// lower one the time in [`tick`]s.
     pub sent_ns: u64,
     /// The next byte that is due from the server.
     pub next_in: u32,
@@ -100,11 +110,13 @@ pub struct Client {
     pub next_out: u32,
     /// One past the highest message number heard.
     pub next_number: u32,
-    /// Of the packet under way: bytes still to come. Before its length is whole: what is known of that.
+    /// Of the packet under way: bytes still to come. Before its length is whole: what is known of that. Between packets, on
+    /// WebSocket: what of the frame is still to come.
     pub left: u32,
     /// Of the packet under way: its operation, later its number.
     pub field: u32,
     /// Of the packet under way: bytes seen, at most [`STAMP_END`]. 0: none is. [`GARBLED`]: nothing is understood any more.
+    /// From [`FRAME_HEADER`] on: the header of a frame is under way. [`CONTROL`]: the payload of a control frame is.
     pub at: u8,
     /// One of the [`state`]s.
     pub state: u8,
@@ -141,6 +153,28 @@ pub const fn broadcast_index(streams: u32, stream: u32, number: u32) -> u32 {
 pub const STAMP_END: u8 = 48;
 /// [`Client::at`] of a stream in which no packet begins any more.
 pub const GARBLED: u8 = u8::MAX;
+/// [`Client::at`] from which on the header of a WebSocket frame is under way.
+pub const FRAME_HEADER: u8 = 64;
+/// [`Client::at`] of a stream in which the payload of a control frame is under way.
+pub const CONTROL: u8 = 128;
+
+/// What a time becomes that has to fit into 32 bits: units of 1024 ns, which come round in 73 minutes.
+#[inline(always)]
+#[must_use]
+pub const fn tick(ns: u64) -> u32 {
+    (ns >> TICK_BITS) as u32
+}
+
+/// The time that became `tick` less than 36 minutes before `now_ns`, or after.
+#[inline(always)]
+#[must_use]
+pub const fn time_of_tick(now_ns: u64, tick_then: u32) -> u64 {
+    let ago = tick(now_ns).wrapping_sub(tick_then) as i32;
+    (now_ns >> TICK_BITS).wrapping_sub(ago as i64 as u64) << TICK_BITS
+}
+
+/// Bits of a time that a [`tick`] is without.
+pub const TICK_BITS: u32 = 10;
 
 /// Bits of [`Script::habits`].
 pub mod habit {
@@ -153,7 +187,7 @@ pub mod habit {
 pub mod state {
     /// Nothing came from the server yet.
     pub const FRESH: u8 = 0;
-    /// The handshake is done and the auth packet sent.
+    /// The handshake is done, WebSocket's as well if that is to be, and the auth packet sent.
     pub const GREETED: u8 = 1;
     /// The auth was granted.
     pub const JOINED: u8 = 2;
@@ -163,6 +197,8 @@ pub mod state {
     pub const CLOSED: u8 = 4;
     /// The server reset the connection.
     pub const RESET: u8 = 5;
+    /// The handshake is done and WebSocket asked for.
+    pub const UPGRADING: u8 = 6;
 }
 
 /// Bits of [`Client::marks`].
@@ -177,8 +213,14 @@ pub mod mark {
     pub const HEARTBEAT_REPLY: u8 = 2;
     /// Something else of the protocol's.
     pub const OTHER: u8 = 3;
-    /// Its stamp is not of this run.
+    /// Of a message: its stamp is not of this run.
     pub const FOREIGN: u8 = 1 << 2;
+    /// Of the answer to the auth packet: it does not grant.
+    pub const DENIED: u8 = FOREIGN;
+    /// Of something else: it is the head of a batch, goim's raw one, and packets follow.
+    pub const BATCH: u8 = FOREIGN;
+    /// Of the header of a WebSocket frame: its opcode.
+    pub const OPCODE: u8 = 0b1111;
     /// It is of another stream.
     pub const MISROUTED: u8 = 1 << 3;
     /// It is of another phase.

@@ -8,6 +8,10 @@ use crate::load::engine::{MAX_SECONDS, Reasons, Tally};
 use crate::load::ledger::{Balance, Counts as Heard};
 use crate::load::stamp::monotonic_ns;
 
+/// Why clients did not get in, each counted once.
+pub(super) const NEVER_IN: [Count; 5] =
+    [Count::Refused, Count::UpgradeRefused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant];
+
 /// How the tables stood at the last line, and who is owed what comes now.
 pub(super) struct Phase {
     counts: Counts,
@@ -133,7 +137,7 @@ impl Phase {
             bytes_received: since.of(Count::Bytes),
             ..Tally::default()
         };
-        for what in [Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant] {
+        for what in NEVER_IN {
             add(&mut tally.failed, what, &since);
         }
         for what in [Count::Closed, Count::Reset, Count::Garbled] {
@@ -185,6 +189,7 @@ fn built(program: &Program, begun_ns: impl Fn(u32) -> u64) -> Result<Tally, XdpE
                 tally.join_us.saturating_record(((client.sent_ns - begun_ns) / 1000).max(1));
             }
             state::FRESH => tally.failed.add("no answer to the SYN", 1),
+            state::UPGRADING => tally.failed.add("no answer to the upgrade", 1),
             state::GREETED => tally.failed.add("no answer to the auth", 1),
             _ => {}
         }

@@ -18,7 +18,7 @@ impl Injector {
         let mut of_burst = 0;
         for number in 0..self.scenario.clients {
             let client = self.client(number)?;
-            if !matches!(client.state, state::GREETED | state::JOINED | state::REFUSED) {
+            if !matches!(client.state, state::UPGRADING | state::GREETED | state::JOINED | state::REFUSED) {
                 continue;
             }
             self.send(&self.frames.reset(number, &client))?;

@@ -7,6 +7,8 @@ use abi::clients::{Client, Script, initial_sequence};
 use wire::goim::{Header, op};
 
 use super::rig::{GATEWAY_MAC, SERVER_MAC};
+use super::script::as_said;
+use crate::load::scenario::Transport;
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -22,11 +24,14 @@ const WINDOW: u16 = u16::MAX;
 pub(super) struct Frames {
     script: Script,
     server: SocketAddrV4,
+    /// As the server hears it.
+    heartbeat: Vec<u8>,
 }
 
 impl Frames {
-    pub(super) fn new(script: Script, server: SocketAddrV4) -> Self {
-        Self { script, server }
+    pub(super) fn new(script: Script, server: SocketAddrV4, transport: Transport) -> Self {
+        let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
+        Self { script, server, heartbeat: as_said(transport, packet.to_vec()) }
     }
 
     /// The SYN of client `number`.
@@ -36,8 +41,7 @@ impl Frames {
 
     /// The heartbeat of client `number`, which stands as `client`.
     pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
-        let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
-        self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &packet)
+        self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &self.heartbeat)
     }
 
     /// The reset of client `number`, which stands as `client`.

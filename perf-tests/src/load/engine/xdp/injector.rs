@@ -122,7 +122,7 @@ impl Injector {
     }
 
     fn awaits_answer(&self, client: &Client) -> bool {
-        client.state == state::FRESH || client.state == state::GREETED
+        matches!(client.state, state::FRESH | state::UPGRADING | state::GREETED)
     }
 
     /// Clients that were begun and have no answer, SYN or auth.

@@ -28,7 +28,7 @@ use crate::load::behaviour::Order;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 use crate::load::target::Streams;
-use books::Phase;
+use books::{NEVER_IN, Phase};
 use error::XdpError;
 use frames::Frames;
 use injector::{Injector, Signals};
@@ -65,7 +65,7 @@ impl XdpEngine {
         let signals = Arc::new(Signals::new(scenario.clients));
         let injector = Injector {
             program: Arc::clone(&program),
-            frames: Frames::new(script, server),
+            frames: Frames::new(script, server, scenario.transport),
             socket: rig.frame_socket()?,
             scenario: scenario.clone(),
             signals: Arc::clone(&signals),
@@ -98,7 +98,7 @@ impl Engine for XdpEngine {
         let of = |whats: &[Count]| whats.iter().map(|what| counts.of(*what)).sum::<u64>();
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
-        let refused = of(&[Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant]);
+        let refused = of(&NEVER_IN);
         let unanswered =
             if self.sealed { u64::from(self.scenario.clients).saturating_sub(joined + refused) } else { 0 };
         Gauges {
