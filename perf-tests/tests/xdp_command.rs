@@ -60,6 +60,22 @@ fn every_dialect_is_spoken_over_every_transport() {
 }
 
 #[test]
+fn clients_of_ipv6_hear_what_those_of_ipv4_hear() {
+    if !is_there() {
+        return;
+    }
+    for transport in ["tcp", "websocket"] {
+        let arguments = format!("--ipv6 --transport {transport} --connections 2000 --rooms 20 --broadcasts 200");
+        let output = command(&format!("{arguments} --publish-rate 100 --heartbeat-seconds 1 --json")).output().unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{transport}: {:?} {:?}", report.faults, report.connections);
+        assert!(report.scenario.connect[0].is_ipv6());
+        assert_eq!((report.connections.joined, report.messages.received, report.messages.missing), (2000, 20_000, 0));
+        assert!(report.heartbeats.answered > 0, "{transport}: {:?}", report.heartbeats);
+    }
+}
+
+#[test]
 fn an_interrupt_gives_what_was_found_until_then() {
     if !is_there() {
         return;

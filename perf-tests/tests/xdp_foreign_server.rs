@@ -6,7 +6,7 @@ mod namespaces;
 mod tiny_goim;
 mod xdp_verb;
 
-use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 
 use namespaces::Namespace;
 use perf_tests::load::stamp::{Stamp, monotonic_ns};
@@ -25,7 +25,7 @@ fn faultless(_mid: i64, _count: u64) -> Act {
 /// A server in a namespace of its own, listening at every address.
 fn serve() -> (Namespace, TinyGoim) {
     let namespace = Namespace::new("theirs");
-    let server = namespace.run(|| TinyGoim::start_at(Ipv4Addr::UNSPECIFIED.into(), faultless));
+    let server = namespace.run(|| TinyGoim::start_at(Ipv6Addr::UNSPECIFIED.into(), faultless));
     (namespace, server)
 }
 
@@ -35,9 +35,14 @@ fn way_to(namespace: &Namespace, address: &str, server: &TinyGoim) -> String {
 }
 
 /// What a run may have put into a namespace.
-fn furniture(namespace: &Namespace) -> [String; 3] {
-    [&["-o", "link", "show"][..], &["-o", "address", "show"], &["route", "show", "table", "all"]]
-        .map(|what| namespace.ip_says(what))
+fn furniture(namespace: &Namespace) -> [String; 4] {
+    [
+        &["-o", "link", "show"][..],
+        &["-o", "address", "show"],
+        &["-4", "route", "show", "table", "all"],
+        &["-6", "route", "show", "table", "all"],
+    ]
+    .map(|what| namespace.ip_says(what))
 }
 
 #[test]
@@ -47,8 +52,9 @@ fn a_server_of_plain_sockets_is_measured_where_it_is() {
     }
     let (namespace, server) = serve();
     namespace.ip(&["address", "add", "10.78.0.1/32", "dev", "lo"]);
+    namespace.ip(&["address", "add", "fd78::1/128", "dev", "lo", "nodad"]);
     let before = furniture(&namespace);
-    for address in [BROUGHT, "10.78.0.1"] {
+    for address in [BROUGHT, "10.78.0.1", "[fd77::1]", "[fd78::1]"] {
         let way = way_to(&namespace, address, &server);
         let arguments = format!("{way} --connections 300 --rooms 3 --broadcasts 60 --publish-rate 100 --json");
         let output = command(&arguments).output().unwrap();
@@ -72,7 +78,7 @@ fn a_server_of_plain_sockets_is_heard_over_websocket_whatever_it_does_to_the_fra
         _ => Act::Send,
     };
     let namespace = Namespace::new("theirs");
-    let server = namespace.run(|| TinyGoim::start_at(Ipv4Addr::UNSPECIFIED.into(), mixed));
+    let server = namespace.run(|| TinyGoim::start_at(Ipv6Addr::UNSPECIFIED.into(), mixed));
     let port = server.websocket.port();
     let way = format!("--netns {} --connect {BROUGHT}:{port} --http {}", namespace.name(), server.http);
     for dialect in ["goim", "bilibili"] {
@@ -93,7 +99,7 @@ fn what_somebody_else_publishes_is_heard_from_the_first_message_on() {
     }
     let lossy = |mid, count| if mid == 7 && count == 2 { Act::Lose } else { Act::Send };
     let namespace = Namespace::new("theirs");
-    let server = namespace.run(|| TinyGoim::start_at(Ipv4Addr::UNSPECIFIED.into(), lossy));
+    let server = namespace.run(|| TinyGoim::start_at(Ipv6Addr::UNSPECIFIED.into(), lossy));
     let way = way_to(&namespace, BROUGHT, &server);
     for (asked_for, is_ours) in [("", true), ("--run 4711", true), ("--run 4712", false)] {
         let arguments = format!("{way} --connections {CLIENTS} --listen-only --listen-seconds 600 --json {asked_for}");
@@ -125,7 +131,8 @@ fn what_somebody_else_publishes_is_heard_from_the_first_message_on() {
 
 /// Of each connection of the server: what it has written and nobody acknowledged, in hexadecimal.
 fn queues(namespace: &Namespace, server: &TinyGoim) -> Vec<String> {
-    let sockets = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    // It listens on both families, by a socket of IPv6.
+    let sockets = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/tcp6").unwrap());
     let port = format!(":{:04X}", server.tcp.port());
     let open = sockets.lines().skip(1).filter_map(|line| {
         let [_, local, _, state, queues, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
@@ -164,7 +171,7 @@ fn what_is_in_the_way_is_said_and_nothing_is_left() {
     for (arguments, words, route) in [
         ("--netns no-such-namespace --connect 10.77.0.1:3101".to_owned(), "no-such-namespace", None),
         ("--netns /dev/null --connect 10.77.0.1:3101".to_owned(), "enter the server's namespace", None),
-        (format!("--netns {name} --connect 127.0.0.1:3101"), "listen on 0.0.0.0", None),
+        (format!("--netns {name} --connect 127.0.0.1:3101"), "listen on every address", None),
         (format!("--netns {name} --connect 10.77.0.1:3101,10.77.0.2:3101"), "--connect once", None),
         (format!("--netns {name}"), "--connect", None),
         (format!("--netns {name} --connect 10.77.0.1:3101"), "10.200.0.0/16", Some(route_inside)),

@@ -75,6 +75,9 @@ pub(crate) struct Arguments {
     /// path (/proc/PID/ns/net). The publisher runs in there too
     #[arg(long, value_name = "NAME|PATH", requires = "connect")]
     netns: Option<PathBuf>,
+    /// With --engine xdp: clients and server speak IPv6. With --netns it is --connect that says so
+    #[arg(long, conflicts_with = "netns")]
+    ipv6: bool,
     /// What carries the packets
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
@@ -178,13 +181,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
             if arguments.netns.is_some() {
                 return Err("--netns is for --engine xdp: for sockets, run all of it in there (ip netns exec)".into());
             }
+            if arguments.ipv6 {
+                return Err("--ipv6 is for --engine xdp: for sockets, give --connect an IPv6 address".into());
+            }
             let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
             conduct(scenario, engine, &stop, &mut display)?
         }
         EngineName::Xdp => {
             arguments.check_for_xdp()?;
             match &arguments.netns {
-                None => xdp::run(scenario, &stop, &mut display)?,
+                None => xdp::run(scenario, arguments.ipv6, &stop, &mut display)?,
                 Some(name) => xdp::run_around(scenario, name, &stop, &mut display)?,
             }
         }

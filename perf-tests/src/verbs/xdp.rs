@@ -1,14 +1,14 @@
 //! `perf-tests clients --engine xdp`: the same scenario with clients made of XDP, on daemons of its own in a namespace, or
 //! around a server that somebody else has in one.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use perf_tests::load::engine::xdp::XdpEngine;
 use perf_tests::load::engine::xdp::error::XdpError;
 use perf_tests::load::engine::xdp::program::Program;
-use perf_tests::load::engine::xdp::rig::{CLIENT_ADDRESSES, Rig, SERVER, ServerEnd};
+use perf_tests::load::engine::xdp::rig::{CLIENT_ADDRESSES, Rig, SERVER, SERVER_V6, ServerEnd};
 use perf_tests::load::engine::xdp::script::PORTS_PER_ADDRESS;
 use perf_tests::load::engine::{Engine, EngineError};
 use perf_tests::load::report::Report;
@@ -29,12 +29,13 @@ const NAMED_NAMESPACES: &str = "/run/netns";
 /// Runs `scenario` on a rig and daemons that are made for it, and go with it.
 pub(super) fn run(
     mut scenario: Scenario,
+    is_ipv6: bool,
     stop: &AtomicBool,
     display: &mut Display,
 ) -> Result<Report, Box<dyn std::error::Error>> {
     check(&scenario)?;
     let mut program = load(&scenario)?;
-    let addresses = addresses();
+    let addresses = addresses(if is_ipv6 { SERVER_V6.into() } else { SERVER.into() });
     let guarded = vec![addresses.tcp.port(), addresses.websocket.port()];
     let rig = Rig::build(&mut program, &ServerEnd::Filter(guarded))?;
     let room = scenario.clients.saturating_add(SPARE_CONNECTIONS);
@@ -101,8 +102,8 @@ fn check(scenario: &Scenario) -> Result<(), String> {
 }
 
 /// Where the daemons are, in a namespace that is theirs alone.
-fn addresses() -> Addresses {
-    let outside = |port| SocketAddr::from((SERVER, port));
+fn addresses(server: IpAddr) -> Addresses {
+    let outside = |port| SocketAddr::from((server, port));
     let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Addresses {
         tcp: outside(3101),

@@ -16,7 +16,7 @@ pub mod program;
 pub mod rig;
 pub mod script;
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -187,9 +187,9 @@ impl Drop for XdpEngine {
 }
 
 /// The one server that all clients speak with.
-fn server_of(scenario: &Scenario) -> Result<SocketAddrV4, XdpError> {
+fn server_of(scenario: &Scenario) -> Result<SocketAddr, XdpError> {
     match scenario.connect[..] {
-        [SocketAddr::V4(server)] => Ok(server),
-        _ => Err(XdpError::Beyond("they connect to one IPv4 address".to_owned())),
+        [server] => Ok(server),
+        _ => Err(XdpError::Beyond("they connect to one address".to_owned())),
     }
 }

@@ -7,12 +7,15 @@
 //!           the appliance's filter
 //! ```
 //!
+//! Where the kernel has IPv6, the same once more: fd64::1, and fd80::/64 by fd64::2.
+//!
 //! Around a server that is not ours the rig is built by [`Rig::build_around`] (`borrowed`).
 //!
 //! Nobody but this process holds namespaces, link and programs, so they go with it, however it ends. Nothing leaves the
 //! pair: there is no other interface in either namespace but loopback.
 
 mod borrowed;
+mod ipv6;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -32,6 +35,7 @@ use super::program::{Program, object};
 use super::script::FIRST_PORT;
 use crate::probe::daemons::in_namespace;
 use crate::sys;
+pub use ipv6::{SERVER_V6, client_address as client_address_v6};
 
 /// The server's address.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
@@ -161,7 +165,9 @@ impl Rig {
     fn set_up_clients_end(&self) -> Result<(), XdpError> {
         self.in_clients(|| {
             // It would ask its neighbours for routers, and answer for addresses that are the program's.
-            set("ipv6/conf/all/disable_ipv6", "1")?;
+            if ipv6::is_there() {
+                set("ipv6/conf/all/disable_ipv6", "1")?;
+            }
             ip(&["link", "set", CLIENTS_END, "up"])
         })?
     }
@@ -173,10 +179,17 @@ impl Rig {
         let gateway_mac = text_of(GATEWAY_MAC);
         self.in_server(|| {
             ip(&["link", "set", "lo", "up"])?;
+            if ipv6::is_there() {
+                ipv6::prepare()?;
+                ipv6::give_address(SERVER_V6)?;
+            }
             ip(&["address", "add", &format!("{SERVER}/30"), "dev", SERVER_END])?;
             ip(&["link", "set", SERVER_END, "up"])?;
             ip(&["neighbour", "add", GATEWAY, "lladdr", &gateway_mac, "dev", SERVER_END, "nud", "permanent"])?;
             ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END])?;
+            if ipv6::is_there() {
+                ipv6::lead_to_clients()?;
+            }
             SERVER_SETTINGS.iter().try_for_each(|(name, value)| set(name, value))
         })?
     }

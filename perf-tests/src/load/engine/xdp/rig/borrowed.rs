@@ -16,7 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{
-    CLIENTS_END, CLIENTS_NETWORK, GATEWAY, GATEWAY_MAC, Rig, SERVER_END, XdpError, ip, ip_says, new_namespace, text_of,
+    CLIENTS_END, CLIENTS_NETWORK, GATEWAY, GATEWAY_MAC, Rig, SERVER_END, ServerEnd, XdpError, ip, ip_says, ipv6,
+    new_namespace, text_of,
 };
 use crate::load::engine::xdp::program::Program;
 
@@ -27,33 +28,22 @@ impl Rig {
     /// # Errors
     /// [`XdpError`] says what is missing or in the way; nothing is left then.
     pub fn build_around(program: &mut Program, path: &Path, server: SocketAddr) -> Result<Self, XdpError> {
-        let IpAddr::V4(address) = server.ip() else {
-            return Err(XdpError::Beyond(format!("reach {server}: they connect to an IPv4 address")));
-        };
+        let address = server.ip();
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
             let what = format!(
-                "reach {address} from outside its namespace: have the server listen on 0.0.0.0, or on \
-                an address of its own, and say that one (if no interface has it, the run brings it along)"
+                "reach {address} from outside its namespace: have the server listen on every address, or on one of its \
+                 own, and say that one (if no interface has it, the run brings it along)"
             );
             return Err(XdpError::Beyond(what));
         }
         let doing = format!("open the network namespace {}", path.display());
         let theirs = File::open(path).map_err(XdpError::io(doing))?;
         let rig = Self { _filter: None, server: theirs, clients: new_namespace()?, is_server_borrowed: true };
-        rig.in_server(refuse_overlap)??;
+        rig.in_server(|| refuse_overlap(address))??;
         rig.link_pair()?;
         rig.set_up_clients_end()?;
-        rig.in_server(|| {
-            if ip_says(&["-o", "address", "show", "to", &format!("{address}/32")])?.is_empty() {
-                ip(&["address", "add", &format!("{address}/32"), "dev", SERVER_END])?;
-            }
-            ip(&["link", "set", SERVER_END, "up"])?;
-            let gateway_mac = text_of(GATEWAY_MAC);
-            ip(&["neighbour", "add", GATEWAY, "lladdr", &gateway_mac, "dev", SERVER_END, "nud", "permanent"])?;
-            // On link, so that it needs no address beside it.
-            ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END, "onlink"])
-        })??;
-        rig.attach(program, &super::ServerEnd::Pass)
+        rig.in_server(|| lead_to_clients(address))??;
+        rig.attach(program, &ServerEnd::Pass)
     }
 
     /// Whether the server goes on when the rig is gone.
@@ -70,15 +60,46 @@ impl Rig {
     }
 }
 
+/// Address, neighbour and route of our end, in the one family that is needed.
+fn lead_to_clients(address: IpAddr) -> Result<(), XdpError> {
+    let is_theirs = !ip_says(&["-o", "address", "show", "to", &address.to_string()])?.is_empty();
+    if ipv6::is_there() {
+        ipv6::prepare()?;
+    }
+    match address {
+        IpAddr::V4(address) => {
+            if !is_theirs {
+                ip(&["address", "add", &format!("{address}/32"), "dev", SERVER_END])?;
+            }
+            ip(&["link", "set", SERVER_END, "up"])?;
+            let gateway_mac = text_of(GATEWAY_MAC);
+            ip(&["neighbour", "add", GATEWAY, "lladdr", &gateway_mac, "dev", SERVER_END, "nud", "permanent"])?;
+            // On link, so that it needs no address beside it.
+            ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END, "onlink"])
+        }
+        IpAddr::V6(address) => {
+            if !is_theirs {
+                ipv6::give_address(address)?;
+            }
+            ip(&["link", "set", SERVER_END, "up"])?;
+            ipv6::lead_to_clients()
+        }
+    }
+}
+
 /// Where the namespace has routes of its own into the clients' network, or over it, they would go astray: theirs or ours.
-fn refuse_overlap() -> Result<(), XdpError> {
-    let inside = ip_says(&["-4", "route", "show", "table", "all", "root", CLIENTS_NETWORK])?;
-    let over = ip_says(&["-4", "route", "show", "table", "all", "match", CLIENTS_NETWORK])?;
+fn refuse_overlap(address: IpAddr) -> Result<(), XdpError> {
+    let (family, network) = match address {
+        IpAddr::V4(_) => ("-4", CLIENTS_NETWORK),
+        IpAddr::V6(_) => ("-6", ipv6::CLIENTS_NETWORK),
+    };
+    let inside = ip_says(&[family, "route", "show", "table", "all", "root", network])?;
+    let over = ip_says(&[family, "route", "show", "table", "all", "match", network])?;
     let mut routes = inside.lines().chain(over.lines());
     match routes.find(|route| !route.starts_with("default")) {
         None => Ok(()),
         Some(route) => Err(XdpError::Beyond(format!(
-            "live in {CLIENTS_NETWORK}, where the server's namespace has a route already: {} (another run?)",
+            "live in {network}, where the server's namespace has a route already: {} (another run?)",
             route.trim()
         ))),
     }
