@@ -14,7 +14,7 @@ use crate::{
     frame::{ACK, FIN, NoSegment, PSH, RST, SYN, Segment},
     maps::{CLIENTS, SCRIPT, count},
     stream::{self, Bytes},
-    websocket,
+    websocket, window,
 };
 
 /// Takes one frame for the client that it goes to. A function of its own for each family: they would not share a stack.
@@ -65,7 +65,11 @@ fn take<const HEADERS: usize>(
     segment: &Segment<HEADERS>,
 ) -> Option<Answer> {
     if segment.has(RST) {
-        reset(client);
+        if is_reset(script, number, client, segment) {
+            reset(client);
+        } else {
+            count(Count::OutOfWindow, 1);
+        }
         return None;
     }
     if segment.has(SYN) {
@@ -74,6 +78,10 @@ fn take<const HEADERS: usize>(
     if client.state == state::FRESH || client.state == state::RESET {
         count(Count::Stray, 1);
         return None;
+    }
+    if !window::holds(client, segment) {
+        count(Count::OutOfWindow, 1);
+        return Some(Answer::plain(ACK));
     }
     let is_news = ahead(segment.acknowledged, client.next_out) > 0 && segment.has(ACK);
     if is_news {
@@ -163,6 +171,16 @@ fn handshake<const HEADERS: usize>(
     Some(Answer { flags: PSH | ACK, greets: Some(number) })
 }
 
+/// Whether a reset is one of this connection: of the SYN, when it acknowledges that, else when it is in the window.
+#[inline(always)]
+fn is_reset<const HEADERS: usize>(script: &Script, number: u32, client: &Client, segment: &Segment<HEADERS>) -> bool {
+    if client.state == state::FRESH {
+        let after_syn = initial_sequence(number, script.secret).wrapping_add(1);
+        return segment.has(ACK) && segment.acknowledged == after_syn;
+    }
+    window::has_sequence(client, segment)
+}
+
 #[inline(always)]
 fn reset(client: &mut Client) {
     let what = match client.state {
@@ -188,6 +206,6 @@ fn close(client: &mut Client) {
 
 /// How far `one` is ahead of `other` in the circle of sequence numbers.
 #[inline(always)]
-fn ahead(one: u32, other: u32) -> i32 {
+pub fn ahead(one: u32, other: u32) -> i32 {
     one.wrapping_sub(other) as i32
 }

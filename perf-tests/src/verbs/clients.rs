@@ -14,11 +14,12 @@ use perf_tests::load::watch::Display;
 use wire::goim::op;
 
 use super::behaviour::BehaviourArguments;
+use super::fallback;
 use super::process::{raise_descriptor_limit, stop_on_signals};
-use super::xdp;
+use super::xdp::{self, Server};
 
 /// Connections per source address and destination: below the 28,232 ephemeral ports that Linux offers by default.
-const CLIENTS_PER_SOURCE: u32 = 20_000;
+pub(super) const CLIENTS_PER_SOURCE: u32 = 20_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -187,11 +188,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
             let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
             conduct(scenario, engine, &stop, &mut display)?
         }
-        EngineName::Xdp => {
+        EngineName::Xdp | EngineName::XdpOrSocket => {
             arguments.check_for_xdp()?;
-            match &arguments.netns {
-                None => xdp::run(scenario, arguments.ipv6, &stop, &mut display)?,
-                Some(name) => xdp::run_around(scenario, name, &stop, &mut display)?,
+            xdp::check(&scenario)?;
+            let server = match &arguments.netns {
+                None => Server::Ours { is_ipv6: arguments.ipv6 },
+                Some(name) => Server::Theirs(name),
+            };
+            match xdp::bring_up(&scenario, server) {
+                Ok(kernel) => xdp::run(kernel, scenario, server, &stop, &mut display)?,
+                Err(why) if arguments.engine == EngineName::XdpOrSocket => {
+                    fallback::run(scenario, server, why, &stop, &mut display)?
+                }
+                Err(why) => return Err(why.into()),
             }
         }
     };
@@ -218,6 +227,8 @@ enum EngineName {
     /// No socket: an XDP program plays them all, against daemons that the run starts in a namespace of its own, or against a
     /// server of yours in its namespace. Takes root
     Xdp,
+    /// The same where it can be had, and sockets where it cannot, with loud words about it
+    XdpOrSocket,
 }
 
 impl Arguments {

@@ -2,7 +2,7 @@
 //! around a server that somebody else has in one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use perf_tests::load::engine::xdp::XdpEngine;
@@ -26,25 +26,66 @@ const HEARD_BROADCASTS: u32 = 1 << 18;
 /// Where `ip netns` shows the namespaces that it names.
 const NAMED_NAMESPACES: &str = "/run/netns";
 
-/// Runs `scenario` on a rig and daemons that are made for it, and go with it.
+/// Which server a run is about.
+#[derive(Clone, Copy)]
+pub(super) enum Server<'a> {
+    /// Ours, started for the run.
+    Ours {
+        /// Whether clients and server speak IPv6.
+        is_ipv6: bool,
+    },
+    /// One that is there, in the network namespace of this name or path.
+    Theirs(&'a Path),
+}
+
+/// The kernel's part of a run: with it, or with why there is none, it is decided what holds the clients.
+pub(super) struct Kernel {
+    program: Program,
+    rig: Rig,
+}
+
+/// Loads and builds what `scenario` needs of the kernel. It goes with the value.
+pub(super) fn bring_up(scenario: &Scenario, server: Server<'_>) -> Result<Kernel, XdpError> {
+    let timed = |publish: &Publish| u32::try_from(publish.messages).unwrap_or(u32::MAX);
+    let broadcasts = scenario.publish.as_ref().map_or(HEARD_BROADCASTS, timed);
+    let mut program = Program::load(scenario.clients, broadcasts)?;
+    let rig = match server {
+        Server::Ours { is_ipv6 } => {
+            let Addresses { tcp, websocket, .. } = addresses(is_ipv6);
+            Rig::build(&mut program, &ServerEnd::Filter(vec![tcp.port(), websocket.port()]))?
+        }
+        Server::Theirs(name) => Rig::build_around(&mut program, &namespace(name), scenario.connect[0])?,
+    };
+    Ok(Kernel { program, rig })
+}
+
+/// Runs `scenario`, with daemons that are started for it and go with it when the server is ours.
 pub(super) fn run(
+    Kernel { program, rig }: Kernel,
     mut scenario: Scenario,
-    is_ipv6: bool,
+    server: Server<'_>,
     stop: &AtomicBool,
     display: &mut Display,
 ) -> Result<Report, Box<dyn std::error::Error>> {
-    check(&scenario)?;
-    let mut program = load(&scenario)?;
-    let addresses = addresses(if is_ipv6 { SERVER_V6.into() } else { SERVER.into() });
-    let guarded = vec![addresses.tcp.port(), addresses.websocket.port()];
-    let rig = Rig::build(&mut program, &ServerEnd::Filter(guarded))?;
-    let room = scenario.clients.saturating_add(SPARE_CONNECTIONS);
-    let options = StackOptions {
-        push_daemon_toml: format!("[shard]\ncount = 0\nmax_connections = {room}\n"),
-        namespace: Some(rig.server_path()),
-        ..StackOptions::default()
+    let Server::Ours { is_ipv6 } = server else {
+        return conduct_on(&rig, program, scenario, stop, display);
     };
+    let addresses = addresses(is_ipv6);
+    let options = StackOptions { namespace: Some(rig.server_path()), ..options_for(&scenario) };
     let _stack = Stack::start_on(addresses, &options)?;
+    lead_to(&mut scenario, &addresses);
+    conduct_on(&rig, program, scenario, stop, display)
+}
+
+/// Daemons with room for the clients of `scenario`.
+pub(super) fn options_for(scenario: &Scenario) -> StackOptions {
+    let room = scenario.clients.saturating_add(SPARE_CONNECTIONS);
+    let push_daemon_toml = format!("[shard]\ncount = 0\nmax_connections = {room}\n");
+    StackOptions { push_daemon_toml, ..StackOptions::default() }
+}
+
+/// Has clients and publishers go to the daemons at `addresses`.
+pub(super) fn lead_to(scenario: &mut Scenario, addresses: &Addresses) {
     scenario.connect = match scenario.transport {
         Transport::Tcp => vec![addresses.tcp],
         Transport::Websocket => vec![addresses.websocket],
@@ -52,22 +93,11 @@ pub(super) fn run(
     if let Some(publish) = &mut scenario.publish {
         publish.http = addresses.http;
     }
-    conduct_on(&rig, program, scenario, stop, display)
 }
 
-/// Runs `scenario` on a server that is there, in the network namespace called `name`.
-pub(super) fn run_around(
-    scenario: Scenario,
-    name: &Path,
-    stop: &AtomicBool,
-    display: &mut Display,
-) -> Result<Report, Box<dyn std::error::Error>> {
-    check(&scenario)?;
-    let mut program = load(&scenario)?;
-    let is_path = name.components().count() > 1;
-    let path = if is_path { name.to_path_buf() } else { Path::new(NAMED_NAMESPACES).join(name) };
-    let rig = Rig::build_around(&mut program, &path, scenario.connect[0])?;
-    conduct_on(&rig, program, scenario, stop, display)
+/// Where the namespace of this name is, which may be a path already.
+pub(super) fn namespace(name: &Path) -> PathBuf {
+    if name.components().count() > 1 { name.to_path_buf() } else { Path::new(NAMED_NAMESPACES).join(name) }
 }
 
 fn conduct_on(
@@ -84,13 +114,8 @@ fn conduct_on(
     Ok(rig.in_server(|| conduct(scenario, engine, stop, display))??)
 }
 
-fn load(scenario: &Scenario) -> Result<Program, XdpError> {
-    let timed = |publish: &Publish| u32::try_from(publish.messages).unwrap_or(u32::MAX);
-    Program::load(scenario.clients, scenario.publish.as_ref().map_or(HEARD_BROADCASTS, timed))
-}
-
 /// What these clients cannot do, before anything is made.
-fn check(scenario: &Scenario) -> Result<(), String> {
+pub(super) fn check(scenario: &Scenario) -> Result<(), String> {
     let most = u64::from(CLIENT_ADDRESSES) * u64::from(PORTS_PER_ADDRESS);
     if u64::from(scenario.clients) > most {
         return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients));
@@ -102,7 +127,8 @@ fn check(scenario: &Scenario) -> Result<(), String> {
 }
 
 /// Where the daemons are, in a namespace that is theirs alone.
-fn addresses(server: IpAddr) -> Addresses {
+fn addresses(is_ipv6: bool) -> Addresses {
+    let server: IpAddr = if is_ipv6 { SERVER_V6.into() } else { SERVER.into() };
     let outside = |port| SocketAddr::from((server, port));
     let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Addresses {

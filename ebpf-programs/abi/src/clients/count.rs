@@ -80,6 +80,8 @@ counts! {
     UpgradeRefused = 25, "upgrade refused";
     /// Pings, pongs and close frames.
     ControlFrames = 26, "control frames";
+    /// Segments so far from what was said and heard that they are none of the connection's.
+    OutOfWindow = 27, "segments outside the window";
 }
 
 #[cfg(test)]
