@@ -4,10 +4,13 @@
 #![allow(unsafe_code)] // The one place of this crate that may: a few calls, each behind a safe signature.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -122,4 +125,46 @@ pub(crate) fn frame_socket(interface_index: u32) -> io::Result<Socket> {
     }?;
     socket.bind(&address)?;
     Ok(socket)
+}
+
+/// Memory that the kernel, or another process, reads and writes at the same time.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: it owns its pages as a box does, and nothing but atomics is handed out.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Maps the first `words` words of what `file` holds.
+    ///
+    /// # Errors
+    /// What `mmap` says: `EPERM` or `ENOTSUPP` when `file` is no such thing.
+    pub(crate) fn map(file: impl AsFd, words: usize) -> io::Result<Self> {
+        let bytes = words * size_of::<u64>();
+        // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, words })
+    }
+
+    /// All of it.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: so many words are mapped for as long as this lives, a page is as strictly aligned as they are, any bits
+        // are a number, and whoever else writes them does so as with atomics.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: nobody borrows from it any more. A mapping that cannot be taken away stays, which harms nobody.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
+    }
 }

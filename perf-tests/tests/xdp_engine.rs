@@ -7,6 +7,7 @@ mod socket_server;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use missing_part::{Kind, or_skip};
@@ -18,7 +19,7 @@ use perf_tests::load::engine::{Books, Due, Engine};
 use perf_tests::load::numbers::Numbers;
 use perf_tests::load::scenario::Scenario;
 use perf_tests::load::target::Target;
-use socket_server::{SocketServer, eventually, message, packet};
+use socket_server::{SocketServer, connections, eventually, message, packet};
 use wire::goim::op;
 
 const RUN: u32 = 4711;
@@ -39,11 +40,8 @@ fn scenario(clients: u32) -> Scenario {
 }
 
 /// The kernel's side. `None` after saying why not.
-fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<(Program, Rig)> {
-    let built = Program::load(clients, 1000).and_then(|mut program| {
-        let rig = Rig::build(&mut program, server_end)?;
-        Ok((program, rig))
-    });
+fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<Rig> {
+    let built = Program::load(clients, 1000).and_then(|program| Rig::build(program, server_end));
     let built = match built {
         Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is ours.
@@ -71,10 +69,10 @@ fn open(engine: &mut XdpEngine, joined: u64) -> Vec<u32> {
 fn every_message_is_accounted_for_however_the_stream_is_cut() {
     const CLIENTS: u32 = 300;
     const MESSAGES: u32 = 40;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Filter(vec![PORT])) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Filter(vec![PORT])) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     assert_eq!(open(&mut engine, u64::from(CLIENTS)), [100, 100, 100]);
     for client in 0..CLIENTS {
@@ -101,10 +99,10 @@ fn every_message_is_accounted_for_however_the_stream_is_cut() {
 fn whatever_the_server_does_wrong_is_counted_as_what_it_is() {
     const CLIENTS: u32 = 10;
     const MESSAGES: u32 = 6;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
     let said = |client: u32, numbers: &[u64]| -> Vec<u8> {
@@ -146,10 +144,10 @@ fn whatever_the_server_does_wrong_is_counted_as_what_it_is() {
 #[test]
 fn who_does_not_get_in_has_a_reason() {
     const CLIENTS: u32 = 9;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = scenario(CLIENTS);
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(|client| match client % 3 {
         0 => granted(client),
         1 => Some(packet(op::AUTH_REPLY, br#"{"code":-101,"message":"no"}"#)),
@@ -168,8 +166,8 @@ fn who_does_not_get_in_has_a_reason() {
 #[test]
 fn a_port_where_nobody_listens_refuses() {
     const CLIENTS: u32 = 5;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
-    let mut engine = XdpEngine::start(&scenario(CLIENTS), program, &rig).unwrap();
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let mut engine = XdpEngine::start(&scenario(CLIENTS), &rig).unwrap();
     eventually("all are refused", || engine.gauges().failed == u64::from(CLIENTS));
     engine.seal().unwrap();
     let tally = engine.settle(Due::Published(vec![0; ROOMS as usize])).unwrap();
@@ -179,10 +177,10 @@ fn a_port_where_nobody_listens_refuses() {
 #[test]
 fn heartbeats_are_sent_until_they_are_heard() {
     const CLIENTS: u32 = 4;
-    let Some((program, rig)) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
     let scenario = Scenario { heartbeat: Duration::from_millis(200), ..scenario(CLIENTS) };
     let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
-    let mut engine = XdpEngine::start(&scenario, program, &rig).unwrap();
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
     server.welcome(granted);
     open(&mut engine, u64::from(CLIENTS));
     for client in 0..CLIENTS {
@@ -195,6 +193,28 @@ fn heartbeats_are_sent_until_they_are_heard() {
         answered += engine.settle(Due::Published(vec![0; ROOMS as usize])).unwrap().heartbeats_answered;
         answered == 12
     });
+}
+
+#[test]
+fn in_the_end_all_say_goodbye_and_whom_the_server_keeps_resets() {
+    const CLIENTS: u32 = 400;
+    const KEPT: u32 = 10;
+    let Some(rig) = bring_up(CLIENTS, &ServerEnd::Pass) else { return };
+    let scenario = scenario(CLIENTS);
+    let mut server = SocketServer::listen(&rig, scenario.connect[0], CLIENTS, FIRST_MID);
+    let mut engine = XdpEngine::start(&scenario, &rig).unwrap();
+    server.welcome(granted);
+    open(&mut engine, u64::from(CLIENTS));
+    assert_eq!(connections(&rig), CLIENTS as usize);
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            (KEPT..CLIENTS).for_each(|client| server.see_off(client));
+            (0..KEPT).for_each(|client| server.await_reset(client));
+        });
+        Box::new(engine).finish().unwrap();
+        server.join().unwrap();
+    });
+    eventually("no connection is left", || connections(&rig) == 0);
 }
 
 #[test]

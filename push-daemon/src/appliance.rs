@@ -144,6 +144,7 @@ impl Appliance {
         };
         let draining = Arc::new(AtomicBool::new(false));
         let trunk = Parts {
+            gather: plan.gather,
             identity,
             settings: config.trunk.clone(),
             shards: shards.iter().map(|shard| shard.handle.clone()).collect(),

@@ -85,8 +85,8 @@ pub struct Trunk {
     pub secret_file: Option<PathBuf>,
     /// Longest pause between two attempts to open a line.
     pub reconnect_max_ms: Bounded<100, 600_000>,
-    /// After frames were read from a line, how long the next ones gather before they are read, in milliseconds. The first
-    /// frame after a quiet time goes at once.
+    /// After frames were read from a line, how long the next ones gather before they are read, in milliseconds, times the
+    /// shards that share a CPU. The first frame after a quiet time goes at once.
     pub gather_ms: Bounded<0, 1_000>,
     /// News from shards that may wait for the trunk.
     pub news_queue: Bounded<1_024, { 1 << 24 }>,

@@ -3,6 +3,8 @@
 //! A shard has a descriptor table of its own, and a table has as many descriptors as RLIMIT_NOFILE says: more connections
 //! than that need more shards.
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
@@ -15,6 +17,9 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 /// Longest rest of a shard in milliseconds, however many share a CPU: what a client asks is to be answered in a moment.
 const LONGEST_REST_MS: u32 = 250;
 
+/// Longest that frames gather, however many shards share a CPU: a message is to arrive well under a second.
+const LONGEST_GATHERING_MS: u32 = 200;
+
 /// How many shards, how large, and on which CPUs.
 pub(crate) struct Plan {
     /// Shards.
@@ -22,6 +27,9 @@ pub(crate) struct Plan {
     /// How long a shard rests that has heard clients, in milliseconds. Shards of one CPU take turns, so that the CPU is
     /// woken as seldom as if it had one.
     pub(crate) rest_ms: u32,
+    /// How long frames of a line gather. The members of a small room are in as many shards as they are, and each of these is
+    /// woken for it: with many to a CPU that has to be worth more.
+    pub(crate) gather: Duration,
     /// Connections of each.
     pub(crate) capacity: u32,
     /// CPUs to stay on, in turn; none when shards are not pinned.
@@ -54,10 +62,11 @@ impl Plan {
                 "holds fewer connections than shard.max_connections: a table has too few descriptors (LimitNOFILE) for so few shards"
             );
         }
-        let rest_ms = config.shard.rest_ms.get_u32();
-        let shared = rest_ms * u32::from(count) / (cpus.len() as u32).max(1);
-        let rest_ms = shared.min(LONGEST_REST_MS).max(rest_ms);
-        Ok(Self { count, rest_ms, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
+        let per_cpu = (u32::from(count) / cpus.len().max(1) as u32).max(1);
+        let rest_ms = in_turn(config.shard.rest_ms.get_u32(), per_cpu, LONGEST_REST_MS);
+        let gather_ms = in_turn(config.trunk.gather_ms.get_u32(), per_cpu, LONGEST_GATHERING_MS);
+        let gather = Duration::from_millis(u64::from(gather_ms));
+        Ok(Self { count, rest_ms, gather, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
     }
 
     /// The CPU of the shard with this number, if it has one.
@@ -71,6 +80,11 @@ impl Plan {
 fn room_for_share(wanted: u32, shards: u32) -> u32 {
     let share = wanted.div_ceil(shards);
     if shards == 1 { share } else { share.saturating_add(5 * share.isqrt()) }
+}
+
+/// A pause of `each_ms` for each of the shards that share a CPU, up to `longest_ms` unless one alone is longer.
+fn in_turn(each_ms: u32, per_cpu: u32, longest_ms: u32) -> u32 {
+    each_ms.saturating_mul(per_cpu).min(longest_ms).max(each_ms)
 }
 
 fn cpus() -> Result<Vec<usize>, ApplianceError> {
@@ -101,5 +115,14 @@ mod tests {
         assert_eq!(room_for_share(1_000, 1), 1_000, "one shard gets all");
         assert_eq!(room_for_share(100_000, 2), 50_000 + 5 * 223);
         assert_eq!(room_for_share(u32::MAX, 2), u32::MAX / 2 + 1 + 5 * 46_340);
+    }
+
+    #[test]
+    fn pauses_add_up_over_the_shards_of_a_cpu_to_a_bound() {
+        assert_eq!(in_turn(10, 1, 200), 10);
+        assert_eq!(in_turn(10, 4, 200), 40);
+        assert_eq!(in_turn(10, 26, 200), 200);
+        assert_eq!(in_turn(500, 26, 200), 500, "what somebody asked for stays");
+        assert_eq!(in_turn(0, 26, 200), 0);
     }
 }

@@ -6,6 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
+/// Userspace may map the table (`BPF_F_MMAPABLE`, Linux 5.5).
+const MMAPABLE: usize = 1 << 10;
 /// Replaced by userspace with the number of clients.
 const CLIENTS_UNTIL_SIZED: usize = 1024;
 /// Replaced by userspace with the messages of the largest phase.
@@ -15,9 +17,10 @@ const BROADCASTS_UNTIL_SIZED: usize = 1024;
 #[btf_map]
 pub static SCRIPT: Array<Script, 1> = Array::new();
 
-/// A client's number to how it stands. Written here; read by userspace.
+/// A client's number to how it stands. Written here; read by userspace, which maps it into its memory because it looks at
+/// all of them often.
 #[btf_map]
-pub static CLIENTS: Array<Client, CLIENTS_UNTIL_SIZED> = Array::new();
+pub static CLIENTS: Array<Client, CLIENTS_UNTIL_SIZED, MMAPABLE> = Array::new();
 
 /// [`Count`] to how often, per CPU. Written here only.
 #[btf_map]

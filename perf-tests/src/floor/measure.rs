@@ -14,8 +14,9 @@ use super::figures::{CLIENTS, FloorFigures, SERVER, ratio};
 use super::options::{FloorOptions, Pattern};
 use super::orders::{Answer, Order, Sent};
 use super::{FloorError, SendPath};
-use crate::load::engine::socket::SocketEngine;
-use crate::load::engine::{Books, Due, Engine, Gauges, Tally};
+use crate::load::engine::xdp::XdpEngine;
+use crate::load::engine::xdp::rig::{Rig, addresses};
+use crate::load::engine::{self, Books, Due, Engine, EngineError, Gauges, Tally};
 use crate::load::numbers::Numbers;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
@@ -47,6 +48,8 @@ const CLIENTS_PER_SOURCE: u32 = 20_000;
 /// A server at work, and who its clients will be. Dropping it ends the server.
 #[derive(Debug)]
 pub struct Floor {
+    /// Holds clients made of XDP; `None` when they are sockets.
+    rig: Option<Arc<Rig>>,
     options: FloorOptions,
     child: Child,
     address: SocketAddr,
@@ -60,14 +63,34 @@ impl Floor {
     /// # Errors
     /// [`FloorError`]; [`FloorError::NoRing`] when only this path cannot be had.
     pub fn start(options: FloorOptions) -> Result<Self, FloorError> {
-        options.check()?;
-        let mut child = Child::start(&options.binary)?;
+        options.check(true)?;
+        let child = Child::start(&options.binary)?;
+        Self::open(options, child, (Ipv4Addr::LOCALHOST, 0).into(), None)
+    }
+
+    /// As [`Self::start`], in the server's namespace of `rig`, which holds the clients and no others meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(rig: Arc<Rig>, options: FloorOptions) -> Result<Self, FloorError> {
+        options.check(false)?;
+        let child = rig.in_server(|| Child::start(&options.binary)).map_err(EngineError::from)??;
+        Self::open(options, child, addresses().tcp, Some(rig))
+    }
+
+    fn open(
+        options: FloorOptions,
+        mut child: Child,
+        address: SocketAddr,
+        rig: Option<Arc<Rig>>,
+    ) -> Result<Self, FloorError> {
         let FloorOptions { path, body_bytes, server_threads: threads, .. } = options;
-        let address = match child.ask(&Order::Open { threads, path, body_bytes }, "start", GRACE)? {
+        let order = Order::Open { address, threads, path, body_bytes };
+        let address = match child.ask(&order, "start", GRACE)? {
             Answer::Listening { address } => address,
             other => return Err(unexpected(&other)),
         };
-        Ok(Self { options, child, address, is_sound: true })
+        Ok(Self { rig, options, child, address, is_sound: true })
     }
 
     /// Process id of the server.
@@ -134,6 +157,14 @@ impl Floor {
     }
 }
 
+/// Clients that connected and say nothing.
+enum Connected {
+    /// Ours to close.
+    Sockets(connector::Connected),
+    /// The engine's.
+    Xdp(Box<XdpEngine>),
+}
+
 struct Measurement<'a> {
     floor: &'a mut Floor,
     stop: &'a AtomicBool,
@@ -156,12 +187,20 @@ impl Measurement<'_> {
         let before = meter.sample()?;
         let began = Instant::now();
         let (clients, threads) = (self.floor.options.clients, self.floor.options.client_threads);
-        let connected = connector::connect(&self.floor.scenario(), threads);
-        if connected.is_err() {
-            // If the server is gone, that is why.
-            self.ask(&Order::Count)?;
-        }
-        let connected = connected?;
+        let connected = match self.floor.rig.clone() {
+            Some(rig) => {
+                let engine = XdpEngine::start_mute(&self.floor.scenario(), &rig).map_err(EngineError::from)?;
+                Connected::Xdp(Box::new(engine))
+            }
+            None => {
+                let connected = connector::connect(&self.floor.scenario(), threads);
+                if connected.is_err() {
+                    // If the server is gone, that is why.
+                    self.ask(&Order::Count)?;
+                }
+                Connected::Sockets(connected?)
+            }
+        };
         let deadline = began + patience(clients);
         loop {
             let accepted = match self.ask(&Order::Count)? {
@@ -177,8 +216,16 @@ impl Measurement<'_> {
         }
         let seconds = began.elapsed().as_secs_f64();
         let after = meter.sample()?;
-        drop(connected);
-        self.order(&Order::Disband)?;
+        match connected {
+            Connected::Sockets(sockets) => {
+                drop(sockets);
+                self.order(&Order::Disband)?;
+            }
+            Connected::Xdp(engine) => {
+                self.order(&Order::Disband)?;
+                engine.finish()?;
+            }
+        }
         Ok(FloorFigures::of_connecting(&self.floor.options, Pattern::Accept, &after.since(&before), seconds))
     }
 
@@ -187,7 +234,8 @@ impl Measurement<'_> {
         self.order(&Order::Admit { grant: true })?;
         let before = meter.sample()?;
         let began = Instant::now();
-        let mut engine: Box<dyn Engine> = Box::new(SocketEngine::start(&scenario)?);
+        let rig = self.floor.rig.clone();
+        let mut engine = engine::start(&scenario, rig.as_deref())?;
         self.join(&mut engine, &scenario)?;
         let join_seconds = began.elapsed().as_secs_f64();
         let members = engine.seal()?;
@@ -206,8 +254,14 @@ impl Measurement<'_> {
         self.settle(engine.as_mut(), u64::from(sent.messages) * members)?;
         let done = meter.sample()?;
         let tally = engine.settle(Due::Published(vec![sent.messages]))?;
-        engine.finish()?;
-        self.order(&Order::Disband)?;
+        if rig.is_some() {
+            // These say goodbye and wait for an answer, which a floor that only sends does not give before it is told to.
+            self.order(&Order::Disband)?;
+            engine.finish()?;
+        } else {
+            engine.finish()?;
+            self.order(&Order::Disband)?;
+        }
         let connecting = built.since(&before);
         let figures = FloorFigures::of_connecting(&self.floor.options, pattern, &connecting, join_seconds);
         Ok(figures.with_messages(&sent, &tally, &done.since(&built)))

@@ -138,8 +138,8 @@ impl FloorOptions {
         }
     }
 
-    /// Judges the numbers before anything is opened.
-    pub(super) fn check(&self) -> Result<(), FloorError> {
+    /// Judges the numbers before anything is opened. Only clients that are sockets need descriptors.
+    pub(super) fn check(&self, are_sockets: bool) -> Result<(), FloorError> {
         let counts = [
             ("clients", u64::from(self.clients)),
             ("server threads", self.server_threads as u64),
@@ -156,7 +156,7 @@ impl FloorOptions {
         let server = u64::from(clients) * (100 + UNEVENNESS_PERCENT) / 100;
         for (threads, descriptors, enough) in [
             (self.server_threads, server, server_threads_for(clients, limit)),
-            (self.client_threads, u64::from(clients), threads_for(clients, limit)),
+            (self.client_threads, if are_sockets { u64::from(clients) } else { 0 }, threads_for(clients, limit)),
         ] {
             let each = descriptors.div_ceil(threads as u64) + SPARE_DESCRIPTORS;
             if each > limit {
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said_before_anything_is_opened() {
         let good = FloorOptions::new(PathBuf::from("perf-tests"), SendPath::Send, 100);
-        good.check().unwrap();
+        good.check(true).unwrap();
         let rows = [
             (FloorOptions { clients: 0, ..good.clone() }, "clients must be at least 1"),
             (FloorOptions { server_threads: 0, ..good.clone() }, "server threads must be at least 1"),
@@ -197,7 +197,7 @@ mod tests {
             (FloorOptions { clients: u32::MAX, ..good.clone() }, "RLIMIT_NOFILE"),
         ];
         for (options, words) in rows {
-            let error = options.check().unwrap_err().to_string();
+            let error = options.check(true).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         for pattern in Pattern::ALL {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn many_clients_get_threads_enough() {
         for clients in [1, 100, 1_000_000] {
-            FloorOptions::new(PathBuf::from("perf-tests"), SendPath::Ring, clients).check().unwrap();
+            FloorOptions::new(PathBuf::from("perf-tests"), SendPath::Ring, clients).check(true).unwrap();
         }
     }
 }

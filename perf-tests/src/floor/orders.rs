@@ -13,6 +13,8 @@ use super::options::{Pattern, SendPath};
 pub(super) enum Order {
     /// Start the threads and listen. The first order, and only that.
     Open {
+        /// Where to listen; on port 0 where one is free.
+        address: SocketAddr,
         /// Threads, each with a listener and a descriptor table of its own.
         threads: usize,
         /// The way to the kernel.

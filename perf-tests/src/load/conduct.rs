@@ -253,7 +253,12 @@ impl<'a> Conductor<'a> {
     /// As [`Self::start`].
     pub fn finish(self) -> Result<Report, RunError> {
         let name = self.engine.name();
-        self.engine.finish()?;
+        if self.stop.load(Ordering::Acquire) {
+            // Whoever interrupts does not wait for goodbyes.
+            drop(self.engine);
+        } else {
+            self.engine.finish()?;
+        }
         let parts = summary::Parts {
             engine: name,
             build_seconds: self.build_seconds,

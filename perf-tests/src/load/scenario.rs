@@ -86,6 +86,11 @@ pub struct Scenario {
     /// test SYN retries.
     #[serde(default = "open_handshakes")]
     pub open_handshakes: usize,
+    /// How long a thread sleeps between two looks at its sockets, once everybody is in. With none a send to a sleeping thread
+    /// wakes it at the sender's expense, which clients on other hosts do not cost it; every delay is longer by as much at
+    /// most. Only sockets have such threads.
+    #[serde(default)]
+    pub rest: Duration,
     /// Rooms, with the clients spread over them evenly.
     pub rooms: u32,
     /// The part of a room's name before `://`.
@@ -190,6 +195,7 @@ impl Default for Scenario {
             connects_per_second: 0.0,
             ramp: None,
             open_handshakes: open_handshakes(),
+            rest: Duration::ZERO,
             rooms: 1,
             room_type: "live".to_owned(),
             first_room: 1000,

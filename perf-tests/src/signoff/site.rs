@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use ureq::Agent;
 
 use super::profile::{Profile, room_type};
+use crate::load::engine::xdp::rig::{Rig, addresses};
 use crate::load::scenario::Transport;
 use crate::probe::daemons::{DaemonError, Stack, StackOptions, binary};
 
@@ -90,8 +91,8 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Starts the daemons, or turns to those that run.
-    pub(super) fn open(profile: &Profile) -> Result<Self, SiteError> {
+    /// Starts the daemons, in the server's namespace of `rig` if there is one, or turns to those that run.
+    pub(super) fn open(profile: &Profile, rig: Option<&Rig>) -> Result<Self, SiteError> {
         if let Some(target) = &profile.target {
             let mut processes = BTreeMap::from([(EDGE.to_owned(), target.edge_pid.get_u32())]);
             processes.extend(target.tier_pid.map(|pid| (TIER.to_owned(), pid.get_u32())));
@@ -111,9 +112,13 @@ impl Site {
         let options = StackOptions {
             push_daemon_toml: edge_settings(profile)?,
             logic_tier_toml: settings(TIER, &profile.daemons.logic_tier)?,
+            namespace: rig.map(Rig::server_path),
             ..StackOptions::default()
         };
-        let mut stack = Stack::start_with(&options)?;
+        let mut stack = match rig {
+            Some(_) => Stack::start_on(addresses(), &options)?,
+            None => Stack::start_with(&options)?,
+        };
         let addresses = *stack.addresses();
         let pid =
             |daemon: &crate::probe::daemons::Daemon| daemon.pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());

@@ -12,8 +12,10 @@ use super::phases::{FloorStage, PhaseError, SetUp, Stage};
 use super::profile::{Kind, Phase, Profile};
 use super::recorder::Recorder;
 use super::report::{Report, SCHEMA};
+use super::rigs::Rigs;
 use super::site::{Site, SiteError};
 use crate::floor::SendPath;
+use crate::load::engine::xdp::error::XdpError;
 use crate::meter::Machine;
 
 /// Up to so many clients the floor is measured while the daemons' clients stay; with more, the memory of both at once
@@ -26,6 +28,9 @@ pub enum SignOffError {
     /// Nothing could be begun.
     #[error(transparent)]
     Site(#[from] SiteError),
+    /// There is no place for clients made of XDP.
+    #[error(transparent)]
+    Rig(#[from] XdpError),
 }
 
 /// Walks through the profile until it is done or `stop` is set, and judges what was found.
@@ -33,12 +38,28 @@ pub enum SignOffError {
 /// # Errors
 /// [`SignOffError`] when there are no daemons to begin with. Whatever goes wrong later is in the report.
 pub fn run(profile: Profile, stop: &AtomicBool) -> Result<Report, SignOffError> {
+    match Rigs::of(&profile)? {
+        // The daemons answer in there, and publishers and samplers are threads of ours.
+        Some(rigs) => rigs.edge.in_server(|| walk(profile, stop, Some(&rigs)))?,
+        None => walk(profile, stop, None),
+    }
+}
+
+fn walk(profile: Profile, stop: &AtomicBool, rigs: Option<&Rigs>) -> Result<Report, SignOffError> {
     let began_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let recorder = Recorder::new(planned(&profile));
-    let site = Site::open(&profile)?;
+    let rig = rigs.map(|rigs| &rigs.edge);
+    let site = Site::open(&profile, rig)?;
     let versions = site.versions();
-    let mut walk =
-        Walk { profile: &profile, stop, recorder, figures: Figures::default(), path: send_path(&site)?, site: None };
+    let mut walk = Walk {
+        profile: &profile,
+        stop,
+        rigs,
+        recorder,
+        figures: Figures::default(),
+        path: send_path(&site)?,
+        site: None,
+    };
     walk.turn_to(site);
     for repeat in 1..=profile.repeats.get() {
         for group in groups(&profile, repeat) {
@@ -90,6 +111,11 @@ struct Group<'p> {
 }
 
 impl Group<'_> {
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.phases.iter().map(|phase| phase.name.as_str()).collect();
+        names.join(", ")
+    }
+
     fn wants_fresh_daemons(&self) -> bool {
         self.phases.iter().any(|phase| matches!(phase.kind, Kind::Connect | Kind::Idle))
     }
@@ -114,6 +140,8 @@ fn groups(profile: &Profile, repeat: u64) -> Vec<Group<'_>> {
 struct Walk<'a> {
     profile: &'a Profile,
     stop: &'a AtomicBool,
+    /// Of clients made of XDP.
+    rigs: Option<&'a Rigs>,
     recorder: Recorder,
     figures: Figures,
     path: SendPath,
@@ -132,11 +160,10 @@ impl Walk<'_> {
     }
 
     fn group(&mut self, group: &Group<'_>, repeat: u64) {
-        let names: Vec<&str> = group.phases.iter().map(|phase| phase.name.as_str()).collect();
         if let Err(error) = self.try_group(group, repeat) {
             // An interrupt breaks what is under way, and that is no news.
             if !self.stopped() {
-                self.recorder.trouble(format!("{}, repeat {repeat}: {error}", names.join(", ")));
+                self.recorder.trouble(format!("{}, repeat {repeat}: {error}", group.names()));
             }
             self.recorder.end();
             // Whatever state the daemons are in, the next group begins with others.
@@ -151,13 +178,14 @@ impl Walk<'_> {
         if self.site.as_ref().is_none_or(stale) {
             // The old ones give their memory back before the new ones begin.
             self.site = None;
-            let site = Site::open(self.profile)?;
+            let site = Site::open(self.profile, self.rigs.map(|rigs| &rigs.edge))?;
             self.turn_to(site);
         }
         let Some(site) = &mut self.site else { return Ok(()) };
         let mut floor = FloorStage {
             profile: self.profile,
             stop: self.stop,
+            rig: self.rigs.map(|rigs| &rigs.floor),
             recorder: self.recorder.clone(),
             own: self.path,
             repeat,
@@ -171,6 +199,7 @@ impl Walk<'_> {
         let mut stage = Stage {
             profile: self.profile,
             stop: self.stop,
+            rig: self.rigs.map(|rigs| &rigs.edge),
             recorder: self.recorder.clone(),
             site,
             set_up: &group.set_up,
@@ -183,6 +212,9 @@ impl Walk<'_> {
             self.recorder.begin_joining();
         }
         let mut crowd = stage.assemble(group.wants_fresh_daemons(), &mut watch)?;
+        if !connects {
+            stage.tell_who_is_missing(&group.names(), &crowd);
+        }
         self.recorder.end();
         for (index, phase) in group.phases.iter().enumerate() {
             if beside && index > 0 {

@@ -112,6 +112,9 @@ pub(crate) struct Arguments {
     /// Credential that every client brings
     #[arg(long, default_value = "")]
     token: String,
+    /// Milliseconds that a client thread sleeps between two looks at its sockets; spares the server the waking, blurs delays
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    rest_ms: u64,
     /// Seconds between a client's heartbeats; 0 sends none
     #[arg(long, default_value_t = 60.0)]
     heartbeat_seconds: f64,
@@ -196,7 +199,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
                 Some(name) => Server::Theirs(name),
             };
             match xdp::bring_up(&scenario, server) {
-                Ok(kernel) => xdp::run(kernel, scenario, server, &stop, &mut display)?,
+                Ok(rig) => xdp::run(&rig, scenario, server, &stop, &mut display)?,
                 Err(why) if arguments.engine == EngineName::XdpOrSocket => {
                     fallback::run(scenario, server, why, &stop, &mut display)?
                 }
@@ -283,6 +286,7 @@ impl Arguments {
             behaviour: self.behaviour.behaviour()?,
             token: self.token.clone(),
             api_key: self.api_key.clone(),
+            rest: Duration::from_millis(self.rest_ms),
             heartbeat: seconds("--heartbeat-seconds", self.heartbeat_seconds)?,
             publish: (!self.listen_only).then(|| Publish {
                 http: self.http,

@@ -1,15 +1,13 @@
 //! `perf-tests clients --engine xdp`: the same scenario with clients made of XDP, on daemons of its own in a namespace, or
 //! around a server that somebody else has in one.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use perf_tests::load::engine::xdp::XdpEngine;
 use perf_tests::load::engine::xdp::error::XdpError;
 use perf_tests::load::engine::xdp::program::Program;
-use perf_tests::load::engine::xdp::rig::{CLIENT_ADDRESSES, Rig, SERVER, SERVER_V6, ServerEnd};
-use perf_tests::load::engine::xdp::script::PORTS_PER_ADDRESS;
+use perf_tests::load::engine::xdp::rig::{self, MOST_CLIENTS, Rig, SERVER_V6, ServerEnd};
 use perf_tests::load::engine::{Engine, EngineError};
 use perf_tests::load::report::Report;
 use perf_tests::load::run::run as conduct;
@@ -38,43 +36,36 @@ pub(super) enum Server<'a> {
     Theirs(&'a Path),
 }
 
-/// The kernel's part of a run: with it, or with why there is none, it is decided what holds the clients.
-pub(super) struct Kernel {
-    program: Program,
-    rig: Rig,
-}
-
 /// Loads and builds what `scenario` needs of the kernel. It goes with the value.
-pub(super) fn bring_up(scenario: &Scenario, server: Server<'_>) -> Result<Kernel, XdpError> {
+pub(super) fn bring_up(scenario: &Scenario, server: Server<'_>) -> Result<Rig, XdpError> {
     let timed = |publish: &Publish| u32::try_from(publish.messages).unwrap_or(u32::MAX);
     let broadcasts = scenario.publish.as_ref().map_or(HEARD_BROADCASTS, timed);
-    let mut program = Program::load(scenario.clients, broadcasts)?;
-    let rig = match server {
-        Server::Ours { is_ipv6 } => {
-            let Addresses { tcp, websocket, .. } = addresses(is_ipv6);
-            Rig::build(&mut program, &ServerEnd::Filter(vec![tcp.port(), websocket.port()]))?
+    let program = Program::load(scenario.clients, broadcasts)?;
+    match server {
+        Server::Ours { .. } => {
+            let Addresses { tcp, websocket, .. } = rig::addresses();
+            Rig::build(program, &ServerEnd::Filter(vec![tcp.port(), websocket.port()]))
         }
-        Server::Theirs(name) => Rig::build_around(&mut program, &namespace(name), scenario.connect[0])?,
-    };
-    Ok(Kernel { program, rig })
+        Server::Theirs(name) => Rig::build_around(program, &namespace(name), scenario.connect[0]),
+    }
 }
 
 /// Runs `scenario`, with daemons that are started for it and go with it when the server is ours.
 pub(super) fn run(
-    Kernel { program, rig }: Kernel,
+    rig: &Rig,
     mut scenario: Scenario,
     server: Server<'_>,
     stop: &AtomicBool,
     display: &mut Display,
 ) -> Result<Report, Box<dyn std::error::Error>> {
     let Server::Ours { is_ipv6 } = server else {
-        return conduct_on(&rig, program, scenario, stop, display);
+        return conduct_on(rig, scenario, stop, display);
     };
-    let addresses = addresses(is_ipv6);
+    let addresses = if is_ipv6 { rig::addresses_at(SERVER_V6.into()) } else { rig::addresses() };
     let options = StackOptions { namespace: Some(rig.server_path()), ..options_for(&scenario) };
     let _stack = Stack::start_on(addresses, &options)?;
     lead_to(&mut scenario, &addresses);
-    conduct_on(&rig, program, scenario, stop, display)
+    conduct_on(rig, scenario, stop, display)
 }
 
 /// Daemons with room for the clients of `scenario`.
@@ -102,13 +93,12 @@ pub(super) fn namespace(name: &Path) -> PathBuf {
 
 fn conduct_on(
     rig: &Rig,
-    program: Program,
     scenario: Scenario,
     stop: &AtomicBool,
     display: &mut Display,
 ) -> Result<Report, Box<dyn std::error::Error>> {
     let engine = |scenario: &Scenario| -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(XdpEngine::start(scenario, program, rig)?))
+        Ok(Box::new(XdpEngine::start(scenario, rig)?))
     };
     // The publishers are threads of the conductor's, and the publisher's API is in there.
     Ok(rig.in_server(|| conduct(scenario, engine, stop, display))??)
@@ -116,27 +106,11 @@ fn conduct_on(
 
 /// What these clients cannot do, before anything is made.
 pub(super) fn check(scenario: &Scenario) -> Result<(), String> {
-    let most = u64::from(CLIENT_ADDRESSES) * u64::from(PORTS_PER_ADDRESS);
-    if u64::from(scenario.clients) > most {
-        return Err(format!("{} clients, but the rig has addresses for {most}", scenario.clients));
+    if scenario.clients > MOST_CLIENTS {
+        return Err(format!("{} clients, but the rig has addresses for {MOST_CLIENTS}", scenario.clients));
     }
     if !scenario.behaviour.orders().is_empty() {
         return Err("clients made of XDP only listen yet: leave out what they shall do besides".to_owned());
     }
     Ok(())
-}
-
-/// Where the daemons are, in a namespace that is theirs alone.
-fn addresses(is_ipv6: bool) -> Addresses {
-    let server: IpAddr = if is_ipv6 { SERVER_V6.into() } else { SERVER.into() };
-    let outside = |port| SocketAddr::from((server, port));
-    let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Addresses {
-        tcp: outside(3101),
-        websocket: outside(3102),
-        admin: inside(3180),
-        http: inside(3111),
-        trunk: inside(3119),
-        trunk_as_dialled: inside(3119),
-    }
 }

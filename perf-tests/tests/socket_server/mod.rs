@@ -101,11 +101,30 @@ impl SocketServer {
         self.clients[client as usize] = None;
     }
 
+    /// Waits for the end of what a client says, and closes.
+    pub(crate) fn see_off(&mut self, client: u32) {
+        let mut stream = self.clients[client as usize].take().expect("it was let in");
+        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("it ends in order"), 0, "nothing in front of the end");
+    }
+
+    /// Waits until a client has reset its connection, after the end of what it said or before.
+    pub(crate) fn await_reset(&mut self, client: u32) {
+        let stream = self.clients[client as usize].take().expect("it was let in");
+        eventually("a reset", || stream.take_error().unwrap().is_some());
+    }
+
     /// Resets it.
     pub(crate) fn reset(&mut self, client: u32) {
         let stream = self.clients[client as usize].take().expect("it was let in");
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
+}
+
+/// TCP connections of the server's namespace, in whatever state.
+pub(crate) fn connections(rig: &Rig) -> usize {
+    let table = rig.in_server(|| std::fs::read_to_string("/proc/thread-self/net/tcp")).unwrap().unwrap();
+    const LISTENING: &str = "0A";
+    table.lines().skip(1).filter(|line| line.split_whitespace().nth(3) != Some(LISTENING)).count()
 }
 
 pub(crate) fn packet(operation: i32, body: &[u8]) -> Vec<u8> {

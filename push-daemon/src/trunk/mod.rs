@@ -79,6 +79,8 @@ pub struct Parts {
     pub identity: Identity,
     /// The settings.
     pub settings: Trunk,
+    /// How long frames of a line gather after others were read.
+    pub gather: Duration,
     /// All shards, by their number.
     pub shards: Vec<ShardHandle>,
     /// Which of them may have members of a room.
@@ -133,10 +135,8 @@ struct Line {
 /// Runs the trunk until `stop` fires or is dropped.
 pub async fn run(parts: Parts, mut stop: oneshot::Receiver<()>) {
     let (to_hub, mut events) = mpsc::channel(EVENT_QUEUE);
-    let pace = Pace {
-        reconnect_max: Duration::from_millis(parts.settings.reconnect_max_ms.get()),
-        gather: Duration::from_millis(parts.settings.gather_ms.get()),
-    };
+    let pace =
+        Pace { reconnect_max: Duration::from_millis(parts.settings.reconnect_max_ms.get()), gather: parts.gather };
     for (index, line) in parts.settings.lines.iter().enumerate() {
         tokio::spawn(line::run(index, line.address.clone(), pace, to_hub.clone()));
     }

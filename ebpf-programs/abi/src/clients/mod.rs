@@ -128,6 +128,29 @@ pub struct Client {
 
 const _: () = assert!(size_of::<Client>() == 32);
 
+impl Client {
+    /// What it is made of when memory is looked at as words.
+    pub const WORDS: usize = size_of::<Self>() / size_of::<u64>();
+
+    /// The client that stands in these words.
+    #[must_use]
+    pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let (next, heard, packet) = (words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes());
+        Self {
+            sent_ns: words[0],
+            next_in: u32::from_ne_bytes([next[0], next[1], next[2], next[3]]),
+            next_out: u32::from_ne_bytes([next[4], next[5], next[6], next[7]]),
+            next_number: u32::from_ne_bytes([heard[0], heard[1], heard[2], heard[3]]),
+            left: u32::from_ne_bytes([heard[4], heard[5], heard[6], heard[7]]),
+            field: u32::from_ne_bytes([packet[0], packet[1], packet[2], packet[3]]),
+            at: packet[4],
+            state: packet[5],
+            marks: packet[6],
+            missed: packet[7],
+        }
+    }
+}
+
 /// One message, whoever hears it. All zero: nobody has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

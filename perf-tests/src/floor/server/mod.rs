@@ -13,7 +13,7 @@ mod ring;
 mod worker;
 
 use std::io::{self, BufRead, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
@@ -51,8 +51,8 @@ pub fn run() -> io::Result<()> {
     let mut server = None;
     for line in orders {
         let answer = match serde_json::from_str(&line) {
-            Ok(Order::Open { threads, path, body_bytes }) if server.is_none() => {
-                match Server::open(threads, path, body_bytes) {
+            Ok(Order::Open { address, threads, path, body_bytes }) if server.is_none() => {
+                match Server::open(address, threads, path, body_bytes) {
                     Ok((opened, address)) => {
                         server = Some(opened);
                         Answer::Listening { address }
@@ -87,14 +87,19 @@ struct Server {
 }
 
 impl Server {
-    fn open(threads: usize, path: SendPath, body_bytes: usize) -> Result<(Self, SocketAddr), OpenError> {
+    fn open(
+        address: SocketAddr,
+        threads: usize,
+        path: SendPath,
+        body_bytes: usize,
+    ) -> Result<(Self, SocketAddr), OpenError> {
         if path == SendPath::Ring {
             // Asked here, so that a machine without io_uring is told apart from one that lacks something else.
             ring::Ring::new().map_err(|error| OpenError::NoRing(error.to_string()))?;
         }
         let failed = |doing: &'static str| move |error| OpenError::Failed(format!("cannot {doing}: {error}"));
         // Bound and not listening, it keeps the port for the threads' own sockets and gets no connection.
-        let keeper = worker::bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(failed("bind a socket to 127.0.0.1"))?;
+        let keeper = worker::bind(address).map_err(failed("bind a socket to its address"))?;
         let address = keeper.local_addr().map_err(failed("see the port"))?;
         let address = address.as_socket().ok_or_else(|| OpenError::Failed("a socket without a port".to_owned()))?;
         let shared = Arc::new(Shared::default());

@@ -21,6 +21,7 @@ use super::behaviour::Order;
 use super::broadcasts::Broadcasts;
 use super::ledger::{Balance, Counts};
 use super::numbers::Numbers;
+use super::scenario::Scenario;
 use super::target::Target;
 
 /// Seconds of a run that are told apart in [`Tally::begun_by_second`].
@@ -328,6 +329,17 @@ impl EngineError {
     pub(super) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { doing, source }
     }
+}
+
+/// Begins to connect the clients of `scenario`: made of XDP on `rig`, or a socket each without one.
+///
+/// # Errors
+/// [`EngineError`], when the system or the rig cannot have them.
+pub fn start(scenario: &Scenario, rig: Option<&xdp::rig::Rig>) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(match rig {
+        Some(rig) => Box::new(xdp::XdpEngine::start(scenario, rig)?),
+        None => Box::new(socket::SocketEngine::start(scenario)?),
+    })
 }
 
 /// Something that holds clients. It begins to connect them when it is made.

@@ -1,10 +1,12 @@
 //! A phase on the floor: the raw loop does the same for the same number of clients.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{FLOOR, PhaseError, SetUp};
 use crate::floor::{Floor, FloorFigures, FloorOptions, Pattern, SendPath};
+use crate::load::engine::xdp::rig::Rig;
 use crate::probe::daemons::binary;
 use crate::signoff::figures::Figures;
 use crate::signoff::profile::{Kind, Phase, Profile, floor_prefix};
@@ -17,6 +19,8 @@ const FLAT_OUT: Duration = Duration::from_secs(3);
 pub(in crate::signoff) struct FloorStage<'a> {
     pub(in crate::signoff) profile: &'a Profile,
     pub(in crate::signoff) stop: &'a AtomicBool,
+    /// Holds clients made of XDP; `None` when they are sockets.
+    pub(in crate::signoff) rig: Option<&'a Arc<Rig>>,
     pub(in crate::signoff) recorder: Recorder,
     /// The edge's own path.
     pub(in crate::signoff) own: SendPath,
@@ -64,7 +68,10 @@ impl FloorStage<'_> {
             options.server_threads = self.profile.floor.threads;
         }
         options.body_bytes = phase.message_bytes.unwrap_or(self.profile.clients.message_bytes).count();
-        let mut floor = Floor::start(options)?;
+        let mut floor = match self.rig {
+            Some(rig) => Floor::start_on(Arc::clone(rig), options)?,
+            None => Floor::start(options)?,
+        };
         self.recorder.floor(Some(floor.pid()));
         let (pattern, duration) = pattern(phase);
         Ok(floor.measure(pattern, duration, self.stop, &mut self.recorder.clone())?)

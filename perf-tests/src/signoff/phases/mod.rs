@@ -18,8 +18,8 @@ use super::recorder::Recorder;
 use super::site::{EDGE, Site, SiteError, TIER};
 use crate::load::behaviour::Behaviour;
 use crate::load::conduct::{Conductor, RunError};
-use crate::load::engine::Engine;
-use crate::load::engine::socket::SocketEngine;
+use crate::load::engine;
+use crate::load::engine::xdp::rig::Rig;
 use crate::load::report::{Connections, PhaseReport};
 use crate::load::scenario::{Dialect, Publish, Scenario, ScenarioError, Transport, threads_for};
 use crate::load::target::Target;
@@ -101,6 +101,8 @@ impl SetUp {
 pub(super) struct Stage<'a> {
     pub(super) profile: &'a Profile,
     pub(super) stop: &'a AtomicBool,
+    /// Holds clients made of XDP; `None` when they are sockets.
+    pub(super) rig: Option<&'a Rig>,
     pub(super) recorder: Recorder,
     pub(super) site: &'a mut Site,
     pub(super) set_up: &'a SetUp,
@@ -180,8 +182,11 @@ impl Stage<'_> {
         }
         let before = self.moment()?;
         let scenario = self.scenario(self.set_up.clients);
-        scenario.check(descriptor_limit())?;
-        let mut conductor = Conductor::start(scenario, start_sockets, self.stop, watch)?;
+        // Clients made of XDP are no descriptors.
+        scenario.check(if self.rig.is_none() { descriptor_limit() } else { u64::MAX })?;
+        let rig = self.rig;
+        let start = move |scenario: &Scenario| engine::start(scenario, rig);
+        let mut conductor = Conductor::start(scenario, start, self.stop, watch)?;
         let connections = conductor.build()?;
         let building = self.cost_since(&before)?;
         let edge = before.sample.processes.get(EDGE).filter(|_| fresh);
@@ -194,11 +199,22 @@ impl Stage<'_> {
         })
     }
 
+    /// Clients that should be there when `phases` begin, and are not.
+    pub(super) fn tell_who_is_missing(&self, phases: &str, crowd: &Crowd<'_>) {
+        let Connections { wanted, joined, refused, .. } = &crowd.connections;
+        if joined < wanted && !self.stopped() {
+            let reasons: Vec<String> = refused.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
+            let reasons = reasons.join(", ");
+            self.recorder.trouble(format!("{phases}: {joined} of {wanted} clients joined: {reasons}"));
+        }
+    }
+
     fn warm_up(&self) -> Result<(), PhaseError> {
         let scenario = self.scenario(WARM_UP_CLIENTS.min(self.set_up.clients));
         let mut watch = crate::load::watch::Unwatched;
         let publish = Publish { messages: 8, ..self.publish(None) };
-        let mut conductor = Conductor::start(scenario, start_sockets, self.stop, &mut watch)?;
+        let mut conductor =
+            Conductor::start(scenario, |scenario| engine::start(scenario, self.rig), self.stop, &mut watch)?;
         conductor.build()?;
         conductor.publish(&crate::load::conduct::Phase::new("warm-up", publish))?;
         conductor.finish()?;
@@ -240,6 +256,7 @@ impl Stage<'_> {
             sources: if on_loopback { clients.div_ceil(CLIENTS_PER_SOURCE) } else { 0 },
             first_source: plan.first_source,
             connects_per_second: plan.connects_per_second,
+            rest: Duration::from_millis(plan.rest_ms.get()),
             rooms: set_up.rooms.min(clients),
             room_type: room_type(set_up.merge_ms),
             own_keys: if set_up.by == Some(By::Key) { KEYS.to_owned() } else { String::new() },
@@ -320,10 +337,6 @@ impl Stage<'_> {
             self.record(phase, figure, value);
         }
     }
-}
-
-fn start_sockets(scenario: &Scenario) -> Result<Box<dyn Engine>, crate::load::engine::EngineError> {
-    Ok(Box::new(SocketEngine::start(scenario)?))
 }
 
 /// Descriptors that one table may hold now.

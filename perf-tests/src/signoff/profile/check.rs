@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use settings::{SettingsError, Source, unknown};
 
-use super::{Daemons, Kind, Phase, Profile, floor_prefix};
+use super::{Daemons, EngineKind, Kind, Phase, Profile, floor_prefix};
 use crate::signoff::figures::{figures_of, floor_figures_of};
 
 impl Kind {
@@ -58,6 +58,11 @@ impl Profile {
                 "target",
                 self.target.is_none() || self.daemons == Daemons::default(),
                 "running daemons have their settings: leave out [daemons] or [target]",
+            ),
+            (
+                "target",
+                self.target.is_none() || self.clients.engine == EngineKind::Socket,
+                "clients made of XDP live in a namespace with daemons of their own: leave out [target]",
             ),
             (
                 "target",

@@ -79,6 +79,10 @@ pub struct Clients {
     /// Seconds between two heartbeats of a client; 0 is none.
     #[serde(default)]
     pub heartbeat_seconds: f64,
+    /// Milliseconds that a client thread sleeps between two looks at its sockets, so that the edge does not pay for waking it;
+    /// delays are longer by as much at most. 0 has it woken by every message.
+    #[serde(default = "no_rest")]
+    pub rest_ms: Bounded<0, 1_000>,
     /// Length of a published message.
     #[serde(default = "message_bytes")]
     pub message_bytes: Bounded<{ STAMP_BYTES as u64 }, { 1 << 20 }>,
@@ -93,6 +97,10 @@ fn tcp() -> Transport {
 
 fn goim() -> Dialect {
     Dialect::Goim
+}
+
+fn no_rest() -> Bounded<0, 1_000> {
+    Bounded::new(0)
 }
 
 fn message_bytes() -> Bounded<{ STAMP_BYTES as u64 }, { 1 << 20 }> {
@@ -110,6 +118,8 @@ pub enum EngineKind {
     /// A kernel socket each.
     #[default]
     Socket,
+    /// None: one XDP program plays them all, in network namespaces that are made for it. Needs root.
+    Xdp,
 }
 
 /// What the started daemons are set to, beyond what puts them on their ports: their own settings, as in their files.

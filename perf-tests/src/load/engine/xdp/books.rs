@@ -32,7 +32,7 @@ impl Phase {
     /// Open for a publisher that is not ours.
     pub(super) fn new(program: &Program) -> Result<Self, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
-        let owed = vec![false; program.clients() as usize];
+        let owed = vec![false; program.clients().count() as usize];
         Ok(Self {
             missing: counts.of(Count::Missing),
             counts,
@@ -46,53 +46,47 @@ impl Phase {
 
     /// Ends the building: takes down who never got an answer and how long the others took, `begun_ns` says from when on.
     /// Where somebody else publishes, whoever is in now is owed what follows the first message that it hears.
-    pub(super) fn seal(
-        &mut self,
-        program: &Program,
-        script: &Script,
-        begun_ns: impl Fn(u32) -> u64,
-    ) -> Result<(), XdpError> {
-        self.building = Some(built(program, begun_ns)?);
-        let owed = &mut self.owed;
-        program.for_each_client(|number, client| {
-            owed[number as usize] = client.state == state::JOINED || heard_by(script, client) > 0;
-        })
+    pub(super) fn seal(&mut self, program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) {
+        self.building = Some(built(program, begun_ns));
+        for (number, client) in numbered(program) {
+            self.owed[number as usize] = client.state == state::JOINED || heard_by(script, &client) > 0;
+        }
     }
 
     /// Whoever is in now is owed the messages of the phase. Says how many follow each stream.
     pub(super) fn open(&mut self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
         let mut members = vec![0; script.streams.max(1) as usize];
         let owed = &mut self.owed;
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             let is_in = client.state == state::JOINED;
             owed[number as usize] = is_in;
             members[stream_of(script, number)] += u32::from(is_in);
-        })?;
+        }
         self.missing = program.counts()?.of(Count::Missing);
         self.opened_ns = monotonic_ns();
         Ok(members)
     }
 
     /// How far each stream's numbers went, as far as anybody heard.
-    pub(super) fn heard(&self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
+    pub(super) fn heard(&self, program: &Program, script: &Script) -> Vec<u32> {
         let mut ends = vec![0; script.streams.max(1) as usize];
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
-            *end = (*end).max(heard_by(script, client));
-        })?;
-        Ok(ends)
+            *end = (*end).max(heard_by(script, &client));
+        }
+        ends
     }
 
     /// What is due to those who are owed, and what of it was never heard, when the streams' numbers went to `ends`.
     pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
         let mut balance = Balance::default();
         let is_anchored = script.habits & habit::FROM_FIRST_HEARD == 0;
-        program.for_each_client(|number, client| {
+        for (number, client) in numbered(program) {
             if !self.owed[number as usize] {
-                return;
+                continue;
             }
             let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
-            let heard = heard_by(script, client);
+            let heard = heard_by(script, &client);
             let is_silent = end > 0 && heard == 0;
             let not_reached = match is_silent && !is_anchored {
                 // How much it was owed is not known, but at least one, or it would not be silent.
@@ -103,7 +97,7 @@ impl Phase {
             balance.missing += u64::from(not_reached);
             balance.incomplete_clients += u64::from(not_reached > 0 || (heard > 0 && client.missed != 0));
             balance.silent_clients += u64::from(is_silent);
-        })?;
+        }
         // Those that a gap left out are known only in sum.
         let counts = program.counts()?;
         let left_out = counts.of(Count::Missing).wrapping_sub(self.missing);
@@ -173,10 +167,10 @@ impl Phase {
 }
 
 /// Who never got an answer, and how long the others took.
-fn built(program: &Program, begun_ns: impl Fn(u32) -> u64) -> Result<Tally, XdpError> {
+fn built(program: &Program, begun_ns: impl Fn(u32) -> u64) -> Tally {
     let mut tally = Tally::default();
     let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-    program.for_each_client(|number, client| {
+    for (number, client) in numbered(program) {
         let begun_ns = begun_ns(number);
         if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
             let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
@@ -193,14 +187,18 @@ fn built(program: &Program, begun_ns: impl Fn(u32) -> u64) -> Result<Tally, XdpE
             state::GREETED => tally.failed.add("no answer to the auth", 1),
             _ => {}
         }
-    })?;
-    Ok(tally)
+    }
+    tally
 }
 
 fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
     if since.of(what) > 0 {
         reasons.add(what.name(), since.of(what));
     }
+}
+
+fn numbered(program: &Program) -> impl Iterator<Item = (u32, Client)> {
+    (0..).zip(program.clients().iter())
 }
 
 fn stream_of(script: &Script, number: u32) -> usize {

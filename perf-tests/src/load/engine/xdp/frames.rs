@@ -1,5 +1,5 @@
 //! Frames that the program cannot send, because nothing came that it could answer: a client's SYN, its heartbeat, its
-//! reset.
+//! goodbye.
 
 use std::net::SocketAddr;
 
@@ -10,6 +10,7 @@ use super::rig::{GATEWAY_MAC, SERVER_MAC, client_address_v6};
 use super::script::as_said;
 use crate::load::scenario::Transport;
 
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
@@ -23,6 +24,7 @@ const HOPS: u8 = 64;
 const TCP: u8 = 6;
 
 /// Makes them, from where the clients live to `server`.
+#[derive(Clone)]
 pub(super) struct Frames {
     script: Script,
     server: SocketAddr,
@@ -36,6 +38,11 @@ impl Frames {
         Self { script, server, heartbeat: as_said(transport, packet.to_vec()) }
     }
 
+    /// Whether a client says an auth packet at all.
+    pub(super) fn greet(&self) -> bool {
+        self.script.greeting_bytes > 0
+    }
+
     /// The SYN of client `number`.
     pub(super) fn syn(&self, number: u32) -> Vec<u8> {
         self.frame(number, initial_sequence(number, self.script.secret), 0, SYN, &SEGMENT_SIZE_OPTION, &[])
@@ -46,9 +53,19 @@ impl Frames {
         self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &self.heartbeat)
     }
 
-    /// The reset of client `number`, which stands as `client`.
+    /// The end of what client `number` says, which stands as `client`.
+    pub(super) fn fin(&self, number: u32, client: &Client) -> Vec<u8> {
+        self.frame(number, client.next_out, client.next_in, FIN | ACK, &[], &[])
+    }
+
+    /// The end of the connection of client `number`, which stands as `client`.
     pub(super) fn reset(&self, number: u32, client: &Client) -> Vec<u8> {
         self.frame(number, client.next_out, client.next_in, RST | ACK, &[], &[])
+    }
+
+    /// Client `number`, which stands as `client`, says how far it has heard.
+    pub(super) fn acknowledgement(&self, number: u32, client: &Client) -> Vec<u8> {
+        self.frame(number, client.next_out, client.next_in, ACK, &[], &[])
     }
 
     fn frame(

@@ -4,17 +4,15 @@
 //! whatever shows no effect is sent again.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use abi::clients::{Client, state};
-use socket2::Socket;
+use abi::clients::state;
 
 use super::error::XdpError;
-use super::frames::Frames;
-use super::program::Program;
+use super::line::Line;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 
@@ -22,14 +20,20 @@ use crate::load::stamp::monotonic_ns;
 const TICK: Duration = Duration::from_millis(2);
 
 /// Frames of a burst, at most: a quarter of the ring.
-pub(super) const BURST: usize = 64;
+const BURST: usize = 64;
 
-/// SYNs a second when the scenario sets no pace.
-const SYNS_PER_SECOND: f64 = 12_000.0;
+/// Handshakes under way at once: far below the backlog of the server's end, so that none is dropped there.
+const OPEN_HANDSHAKES: usize = 4_096;
 
-/// How long the answer to a SYN, or to the auth packet that the program sent, may take. The server's own repeats begin
-/// after a second.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the answer to a SYN may take until it is sent again. What is lost is lost at once, in a ring.
+const SYN_ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long the answer to the auth packet, which the program sent, may take until a SYN has it sent again. The server's own
+/// repeats begin after a second.
+const GRANT_WITHIN: Duration = Duration::from_secs(2);
+
+/// After so many SYNs a client makes way for others, and is tried again when there are none.
+const TRIES: u8 = 4;
 
 /// How long the server may take to acknowledge a heartbeat.
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
@@ -59,13 +63,29 @@ impl Signals {
 }
 
 pub(super) struct Injector {
-    pub(super) program: Arc<Mutex<Program>>,
-    pub(super) frames: Frames,
-    pub(super) socket: Socket,
+    pub(super) line: Line,
     pub(super) scenario: Scenario,
     pub(super) signals: Arc<Signals>,
-    /// Whether the server goes on when we end.
-    pub(super) bids_farewell: bool,
+}
+
+/// A client that has begun and is not in.
+struct Arrival {
+    number: u32,
+    tries: u8,
+    /// The last SYN.
+    sent: Instant,
+}
+
+/// Who has begun, and who is next.
+struct Arrivals {
+    /// The first that has not begun.
+    next: u32,
+    /// Each in turn, and not more than [`OPEN_HANDSHAKES`].
+    under_way: Vec<Arrival>,
+    /// Those that had [`TRIES`] SYNs and no answer.
+    late: VecDeque<u32>,
+    /// First SYNs so far, and those of the late.
+    begun: u64,
 }
 
 /// A heartbeat that the server has not acknowledged yet.
@@ -80,60 +100,78 @@ impl Injector {
     /// Works until it is told to stop.
     pub(super) fn run(self) -> Result<(), XdpError> {
         let began = Instant::now();
-        // Whose SYN goes out next, the first time around.
-        let mut next_new = 0;
-        let mut repeats: VecDeque<u32> = VecDeque::new();
-        let mut look_again = began;
+        let mut arrivals = Arrivals { next: 0, under_way: Vec::new(), late: VecDeque::new(), begun: 0 };
         let mut beats = Beats::default();
-        let mut sent = 0_u64;
         while !self.signals.stop.load(Ordering::Acquire) {
             if !self.signals.sealed.load(Ordering::Acquire) {
-                let due = (self.syns_by(began.elapsed().as_secs_f64()) as u64).saturating_sub(sent);
-                // What was missed while we did not run is not made up for.
-                sent += due.saturating_sub(BURST as u64);
-                for _ in 0..due.min(BURST as u64) {
-                    sent += 1;
-                    let number = match repeats.pop_front() {
-                        Some(number) if self.awaits_answer(&self.client(number)?) => number,
-                        Some(_) => continue,
-                        None if next_new < self.scenario.clients => {
-                            self.signals.begun_ns[next_new as usize].store(monotonic_ns(), Ordering::Relaxed);
-                            next_new += 1;
-                            next_new - 1
-                        }
-                        None => break,
-                    };
-                    self.send(&self.frames.syn(number))?;
-                }
-                if repeats.is_empty() && look_again.elapsed() >= ANSWER_WITHIN {
-                    look_again = Instant::now();
-                    repeats = self.unanswered(next_new)?;
-                }
+                self.begin_some(&mut arrivals, began)?;
             }
             self.beat(&mut beats)?;
             thread::sleep(TICK);
         }
-        if self.bids_farewell { self.bid_farewell() } else { Ok(()) }
+        Ok(())
     }
 
-    fn syns_by(&self, seconds: f64) -> f64 {
-        let by = self.scenario.connects_by(seconds);
-        if by.is_finite() { by } else { SYNS_PER_SECOND * seconds }
+    /// Sends SYNs: again for those who wait too long, then for new ones, by pace and as long as not too many are under way.
+    fn begin_some(&self, arrivals: &mut Arrivals, began: Instant) -> Result<(), XdpError> {
+        let mut room = BURST;
+        let mut kept = 0;
+        for index in 0..arrivals.under_way.len() {
+            let Arrival { number, mut tries, mut sent } = arrivals.under_way[index];
+            let Some(within) = self.answer_is_due_within(number) else { continue };
+            if room > 0 && sent.elapsed() >= within {
+                if tries == TRIES {
+                    arrivals.late.push_back(number);
+                    continue;
+                }
+                room -= 1;
+                (tries, sent) = (tries + 1, Instant::now());
+                self.line.send(&self.line.frames.syn(number))?;
+            }
+            arrivals.under_way[kept] = Arrival { number, tries, sent };
+            kept += 1;
+        }
+        arrivals.under_way.truncate(kept);
+        // Without a pace it is infinite, and there is always a burst to catch up with.
+        let by_pace = self.scenario.connects_by(began.elapsed().as_secs_f64());
+        let due = by_pace - arrivals.begun as f64;
+        let due = if due < BURST as f64 { due.max(0.0) as usize } else { BURST };
+        for _ in 0..due.min(room) {
+            if arrivals.under_way.len() >= OPEN_HANDSHAKES {
+                break;
+            }
+            let Some(number) = self.next_to_begin(arrivals) else { break };
+            arrivals.begun += 1;
+            arrivals.under_way.push(Arrival { number, tries: 1, sent: Instant::now() });
+            self.line.send(&self.line.frames.syn(number))?;
+        }
+        Ok(())
     }
 
-    fn awaits_answer(&self, client: &Client) -> bool {
-        matches!(client.state, state::FRESH | state::UPGRADING | state::GREETED)
-    }
-
-    /// Clients that were begun and have no answer, SYN or auth.
-    fn unanswered(&self, begun: u32) -> Result<VecDeque<u32>, XdpError> {
-        let mut unanswered = VecDeque::new();
-        for number in 0..begun {
-            if self.awaits_answer(&self.client(number)?) {
-                unanswered.push_back(number);
+    /// A new client while there are any, then those that are late.
+    fn next_to_begin(&self, arrivals: &mut Arrivals) -> Option<u32> {
+        if arrivals.next < self.scenario.clients {
+            let number = arrivals.next;
+            arrivals.next += 1;
+            self.signals.begun_ns[number as usize].store(monotonic_ns(), Ordering::Relaxed);
+            return Some(number);
+        }
+        loop {
+            let number = arrivals.late.pop_front()?;
+            if self.answer_is_due_within(number).is_some() {
+                return Some(number);
             }
         }
-        Ok(unanswered)
+    }
+
+    /// How long after a SYN something should have come; `None` when it has.
+    fn answer_is_due_within(&self, number: u32) -> Option<Duration> {
+        match self.line.clients.get(number)?.state {
+            state::FRESH => Some(SYN_ANSWER_WITHIN),
+            state::UPGRADING => Some(GRANT_WITHIN),
+            state::GREETED if self.line.frames.greet() => Some(GRANT_WITHIN),
+            _ => None,
+        }
     }
 
     /// Sends the heartbeats that are due, and again those that show no effect.
@@ -148,35 +186,22 @@ impl Injector {
             beats.credit -= 1.0;
             let number = beats.next % self.scenario.clients;
             beats.next = number + 1;
-            let client = self.client(number)?;
+            let Some(client) = self.line.clients.get(number) else { continue };
             if client.state == state::JOINED {
-                self.send(&self.frames.heartbeat(number, &client))?;
+                self.line.send(&self.line.frames.heartbeat(number, &client))?;
                 self.signals.heartbeats.fetch_add(1, Ordering::Relaxed);
                 beats.under_way.push_back(UnderWay { number, from: client.next_out, sent: Instant::now() });
             }
         }
         while beats.under_way.front().is_some_and(|first| first.sent.elapsed() >= HEARD_WITHIN) {
             let Some(UnderWay { number, from, .. }) = beats.under_way.pop_front() else { break };
-            let client = self.client(number)?;
+            let Some(client) = self.line.clients.get(number) else { continue };
             if client.state == state::JOINED && client.next_out == from {
-                self.send(&self.frames.heartbeat(number, &client))?;
+                self.line.send(&self.line.frames.heartbeat(number, &client))?;
                 beats.under_way.push_back(UnderWay { number, from, sent: Instant::now() });
             }
         }
         Ok(())
-    }
-
-    pub(super) fn client(&self, number: u32) -> Result<Client, XdpError> {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner).client(number)
-    }
-
-    pub(super) fn send(&self, frame: &[u8]) -> Result<(), XdpError> {
-        match self.socket.send(frame) {
-            Ok(_) => Ok(()),
-            // The ring is full: it is sent again as if it had been lost.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => Ok(()),
-            Err(error) => Err(XdpError::io("send a client's frame")(error)),
-        }
     }
 }
 

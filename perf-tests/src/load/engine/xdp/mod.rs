@@ -4,14 +4,16 @@
 //! no orders yet: its clients listen, and that is all.
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
-//! [`mod@script`] what the clients do · `frames` and `injector` what the program cannot send by itself, `farewell` its end · `books`
-//! from tables to a tally · [`error`] what can be missing
+//! [`mod@script`] what the clients do · `frames`, `injector`, `goodbyes` and `farewell` what the program cannot send by
+//! itself · `line` from userspace to one client · `books` from tables to a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
 mod farewell;
 mod frames;
+mod goodbyes;
 mod injector;
+mod line;
 pub mod program;
 pub mod rig;
 pub mod script;
@@ -32,7 +34,8 @@ use books::{NEVER_IN, Phase};
 use error::XdpError;
 use frames::Frames;
 use injector::{Injector, Signals};
-use program::Program;
+use line::Line;
+use program::{Counts, Program};
 use rig::Rig;
 use script::script;
 
@@ -42,39 +45,69 @@ pub struct XdpEngine {
     signals: Arc<Signals>,
     /// `None` once it was joined.
     injector: Option<JoinHandle<Result<(), XdpError>>>,
+    /// For what is said when the injector is gone.
+    line: Line,
     scenario: Scenario,
     script: Script,
+    at_start: Counts,
     phase: Phase,
     sealed: bool,
+    /// Whether nothing is left to be said at the end: it has been, or the server goes with the rig.
+    ends_itself: bool,
 }
 
 impl XdpEngine {
-    /// Puts the clients of `scenario` on the rig, and begins to connect them.
+    /// Puts the clients of `scenario` on the rig, which may hold no others, and begins to connect them.
     ///
     /// # Errors
     /// [`XdpError`] says what is missing, or what of the scenario these clients cannot do.
-    pub fn start(scenario: &Scenario, mut program: Program, rig: &Rig) -> Result<Self, XdpError> {
-        let script = script(scenario, rig::FIRST_CLIENT, monotonic_ns() as u32)?;
+    pub fn start(scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
+        let script = script(scenario, rig.place_for(scenario.clients), monotonic_ns() as u32)?;
+        Self::start_with(script, scenario, rig)
+    }
+
+    /// As [`Self::start`], but the clients only connect, and say nothing.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_mute(scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
+        let script = script(scenario, rig.place_for(scenario.clients), monotonic_ns() as u32)?;
+        Self::start_with(Script { greeting_bytes: 0, ..script }, scenario, rig)
+    }
+
+    fn start_with(script: Script, scenario: &Scenario, rig: &Rig) -> Result<Self, XdpError> {
         let server = server_of(scenario)?;
-        if scenario.clients > program.clients() {
-            return Err(XdpError::Beyond(format!("{} clients, with room for {}", scenario.clients, program.clients())));
+        let program = rig.shared_program();
+        let mut held = rig.program();
+        let room = held.clients().count();
+        if scenario.clients > room {
+            return Err(XdpError::Beyond(format!("{} clients, with room for {room}", scenario.clients)));
         }
-        program.set_script(&script)?;
-        let phase = Phase::new(&program)?;
-        let program = Arc::new(Mutex::new(program));
+        held.forget_clients()?;
+        held.set_script(&script)?;
+        let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
+        drop(held);
         let signals = Arc::new(Signals::new(scenario.clients));
-        let injector = Injector {
-            program: Arc::clone(&program),
-            frames: Frames::new(script, server, scenario.transport),
-            socket: rig.frame_socket()?,
-            scenario: scenario.clone(),
-            signals: Arc::clone(&signals),
-            bids_farewell: rig.is_server_borrowed(),
+        let line = || -> Result<Line, XdpError> {
+            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server, scenario.transport));
+            Ok(Line { clients, frames, socket: rig.frame_socket()? })
         };
+        let injector = Injector { line: line()?, scenario: scenario.clone(), signals: Arc::clone(&signals) };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
-        let scenario = scenario.clone();
-        Ok(Self { program, signals, injector: Some(injector), scenario, script, phase, sealed: false })
+        let (scenario, line) = (scenario.clone(), line()?);
+        Ok(Self {
+            program,
+            signals,
+            injector: Some(injector),
+            line,
+            scenario,
+            script,
+            at_start,
+            phase,
+            sealed: false,
+            ends_itself: !rig.is_server_borrowed(),
+        })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -95,6 +128,7 @@ impl Engine for XdpEngine {
     fn gauges(&self) -> Gauges {
         // A table that cannot be read is told by `check`.
         let Ok(counts) = self.program().counts() else { return Gauges::default() };
+        let counts = counts.since(&self.at_start);
         let of = |whats: &[Count]| whats.iter().map(|what| counts.of(*what)).sum::<u64>();
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
@@ -125,8 +159,8 @@ impl Engine for XdpEngine {
         self.sealed = true;
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-        self.phase.seal(&program, &self.script, begun_ns)?;
-        Ok(program.counts()?.of(Count::Joined))
+        self.phase.seal(&program, &self.script, begun_ns);
+        Ok(program.counts()?.since(&self.at_start).of(Count::Joined))
     }
 
     fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
@@ -162,7 +196,7 @@ impl Engine for XdpEngine {
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = match due {
             Due::Published(ends) => ends,
-            Due::AsHeard => self.phase.heard(&program, &self.script)?,
+            Due::AsHeard => self.phase.heard(&program, &self.script),
         };
         let mut tally = self.phase.settle(&program, &self.script, &ends)?;
         tally.run = if self.script.run == 0 { program.heard_run()? } else { self.script.run };
@@ -171,7 +205,9 @@ impl Engine for XdpEngine {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
-        self.stop()
+        self.stop()?;
+        self.ends_itself = true;
+        Ok(goodbyes::end_all(&self.line, self.scenario.clients)?)
     }
 
     fn name(&self) -> &'static str {
@@ -183,6 +219,9 @@ impl Drop for XdpEngine {
     fn drop(&mut self) {
         // Nobody is left to hear of an error.
         let _ = self.stop();
+        if !self.ends_itself {
+            let _ = farewell::reset_all(&self.line, self.scenario.clients);
+        }
     }
 }
 

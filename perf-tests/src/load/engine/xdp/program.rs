@@ -1,16 +1,19 @@
 //! The program that plays the clients, in the kernel, and its tables. Nothing is pinned: all of it goes with this value.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::clients::{
     BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP,
     HEARD_RUN_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::XdpError;
+use crate::sys::Shared;
 
 /// The object's file.
 const OBJECT: &str = "push-clients.bpf.o";
@@ -21,7 +24,52 @@ const MAX_BROADCASTS: u32 = 1 << 20;
 /// Programs and tables. Dropping it detaches and frees them.
 pub struct Program {
     object: Ebpf,
-    clients: u32,
+    clients: Arc<Clients>,
+}
+
+/// How the clients stand: the program's table, in our memory. Read without asking anybody, so each client is as it was at
+/// some moment of the reading, and one that is being written may be half old and half new.
+#[derive(Debug)]
+pub struct Clients(Shared);
+
+impl Clients {
+    /// How many there is room for.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        (self.0.words().len() / Client::WORDS) as u32
+    }
+
+    /// A client; `None` for a number that is nobody's.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<Client> {
+        let first = number as usize * Client::WORDS;
+        self.0.words().get(first..first + Client::WORDS).map(client_in)
+    }
+
+    /// A client that is there.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`] when there is no such client.
+    pub fn client(&self, number: u32) -> Result<Client, XdpError> {
+        let reason = || format!("{number} is nobody's number, of {}", self.count());
+        self.get(number).ok_or_else(|| XdpError::Table { doing: "read", table: CLIENTS_MAP, reason: reason() })
+    }
+
+    /// All, by number.
+    pub fn iter(&self) -> impl Iterator<Item = Client> {
+        self.0.words().chunks_exact(Client::WORDS).map(client_in)
+    }
+
+    /// Makes nobody of everybody.
+    fn forget(&self) {
+        for word in self.0.words() {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn client_in(words: &[AtomicU64]) -> Client {
+    Client::from_words(std::array::from_fn(|at| words[at].load(Ordering::Relaxed)))
 }
 
 /// What the clients have counted, by [`Count`].
@@ -58,7 +106,12 @@ impl Program {
             .map_max_entries(BROADCASTS_MAP, broadcasts.clamp(1, MAX_BROADCASTS))
             .load_file(&path)
             .map_err(|error| refused(words_of(&error)))?;
-        let mut loaded = Self { object, clients };
+        let words = clients as usize * Client::WORDS;
+        let Some(Map::Array(table)) = object.map(CLIENTS_MAP) else {
+            return Err(refused(format!("it holds no table {CLIENTS_MAP}")));
+        };
+        let mapped = Shared::map(table.fd(), words).map_err(XdpError::io("map the table of clients"))?;
+        let mut loaded = Self { object, clients: Arc::new(Clients(mapped)) };
         for name in [PROGRAM, PASS] {
             loaded.program(name)?.load().map_err(|error| refused(words_of(&error)))?;
         }
@@ -83,10 +136,31 @@ impl Program {
         attached.map(drop).map_err(|error| XdpError::Attach { program: name, reason: words_of(&error) })
     }
 
-    /// How many clients there is room for.
+    /// How the clients stand.
     #[must_use]
-    pub fn clients(&self) -> u32 {
-        self.clients
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
+    /// How a client stands.
+    ///
+    /// # Errors
+    /// As [`Clients::client`].
+    pub fn client(&self, number: u32) -> Result<Client, XdpError> {
+        self.clients.client(number)
+    }
+
+    /// Clears the table for others: nobody has begun, and nobody heard of any run.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn forget_clients(&mut self) -> Result<(), XdpError> {
+        self.clients.forget();
+        if self.heard_run()? == 0 {
+            return Ok(());
+        }
+        let mut heard: HashMap<_, u32, u32> = typed(self.object.map_mut(HEARD_RUN_MAP), HEARD_RUN_MAP)?;
+        heard.remove(&0).map_err(failed("clear", HEARD_RUN_MAP))
     }
 
     /// Tells the clients what to do.
@@ -98,14 +172,6 @@ impl Program {
         table.set(0, script, 0).map_err(failed("write", SCRIPT_MAP))
     }
 
-    /// How a client stands.
-    ///
-    /// # Errors
-    /// [`XdpError::Table`].
-    pub fn client(&self, number: u32) -> Result<Client, XdpError> {
-        self.table()?.get(&number, 0).map_err(failed("read", CLIENTS_MAP))
-    }
-
     /// Puts a client where a test wants it.
     ///
     /// # Errors
@@ -113,18 +179,6 @@ impl Program {
     pub fn set_client(&mut self, number: u32, client: &Client) -> Result<(), XdpError> {
         let mut table: Array<_, Client> = typed(self.object.map_mut(CLIENTS_MAP), CLIENTS_MAP)?;
         table.set(number, client, 0).map_err(failed("write", CLIENTS_MAP))
-    }
-
-    /// Looks at every client.
-    ///
-    /// # Errors
-    /// [`XdpError::Table`].
-    pub fn for_each_client(&self, mut look: impl FnMut(u32, &Client)) -> Result<(), XdpError> {
-        let table = self.table()?;
-        for number in 0..self.clients {
-            look(number, &table.get(&number, 0).map_err(failed("read", CLIENTS_MAP))?);
-        }
-        Ok(())
     }
 
     /// What was counted so far, on all CPUs.
@@ -172,10 +226,6 @@ impl Program {
             Err(MapError::KeyNotFound) => Ok(0),
             heard => heard.map_err(failed("read", HEARD_RUN_MAP)),
         }
-    }
-
-    fn table(&self) -> Result<Array<&MapData, Client>, XdpError> {
-        typed(self.object.map(CLIENTS_MAP), CLIENTS_MAP)
     }
 
     fn sums(&self, name: &'static str, entries: u32) -> Result<Vec<u64>, XdpError> {

@@ -18,10 +18,12 @@ mod borrowed;
 mod ipv6;
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use abi::clients::{PASS, PROGRAM};
@@ -32,8 +34,8 @@ use rustix::thread::gettid;
 
 use super::error::XdpError;
 use super::program::{Program, object};
-use super::script::FIRST_PORT;
-use crate::probe::daemons::in_namespace;
+use super::script::{FIRST_PORT, PORTS_PER_ADDRESS};
+use crate::probe::daemons::{Addresses, in_namespace};
 use crate::sys;
 pub use ipv6::{SERVER_V6, client_address as client_address_v6};
 
@@ -46,6 +48,9 @@ const CLIENTS_NETWORK: &str = "10.128.0.0/9";
 pub const FIRST_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 128, 0, 1), FIRST_PORT as u16);
 /// Addresses of the clients' network behind the first.
 pub const CLIENT_ADDRESSES: u32 = (1 << 23) - 2;
+
+/// Clients that have addresses at once.
+pub const MOST_CLIENTS: u32 = CLIENT_ADDRESSES * PORTS_PER_ADDRESS;
 
 const SERVER_END: &str = "push0";
 const CLIENTS_END: &str = "clients0";
@@ -77,11 +82,14 @@ pub enum ServerEnd {
 /// See the module.
 pub struct Rig {
     // The programs before what they are attached to.
+    program: Arc<Mutex<Program>>,
     _filter: Option<Ebpf>,
     server: File,
     clients: File,
     /// Whether somebody else made it, and goes on with it.
     is_server_borrowed: bool,
+    /// Addresses that clients have had, from the first on.
+    used_addresses: AtomicU32,
 }
 
 impl Drop for Rig {
@@ -90,27 +98,60 @@ impl Drop for Rig {
     }
 }
 
+impl std::fmt::Debug for Rig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rig").field("server", &self.server).field("clients", &self.clients).finish_non_exhaustive()
+    }
+}
+
 impl Rig {
     /// Makes namespaces and pair, and attaches `program` and what stands at the server's end.
     ///
     /// # Errors
     /// [`XdpError`] says what is missing; nothing is left then.
-    pub fn build(program: &mut Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
-        let (server, clients) = (new_namespace()?, new_namespace()?);
-        let rig = Self { _filter: None, server, clients, is_server_borrowed: false };
+    pub fn build(program: Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
+        let rig = Self::around(new_namespace()?, false, program)?;
         rig.link()?;
-        rig.attach(program, server_end)
+        rig.attach(server_end)
     }
 
-    fn attach(mut self, program: &mut Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
+    /// With nothing in its namespaces yet.
+    fn around(server: File, is_server_borrowed: bool, program: Program) -> Result<Self, XdpError> {
+        let program = Arc::new(Mutex::new(program));
+        let (clients, used_addresses) = (new_namespace()?, AtomicU32::new(0));
+        Ok(Self { program, _filter: None, server, clients, is_server_borrowed, used_addresses })
+    }
+
+    fn attach(mut self, server_end: &ServerEnd) -> Result<Self, XdpError> {
         let clients_index = self.in_clients(|| index_of(CLIENTS_END))??;
         let server_index = self.in_server(|| index_of(SERVER_END))??;
-        self.in_clients(|| program.attach(PROGRAM, clients_index))??;
+        self.in_clients(|| self.program().attach(PROGRAM, clients_index))??;
         self._filter = self.in_server(|| match server_end {
-            ServerEnd::Pass => program.attach(PASS, server_index).map(|()| None),
+            ServerEnd::Pass => self.program().attach(PASS, server_index).map(|()| None),
             ServerEnd::Filter(ports) => filter(ports, server_index).map(Some),
         })??;
         Ok(self)
+    }
+
+    /// The program that plays the clients.
+    pub fn program(&self) -> MutexGuard<'_, Program> {
+        // Whoever panicked had no table half written: the kernel's tables are not in here.
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, for whoever keeps it.
+    pub(super) fn shared_program(&self) -> Arc<Mutex<Program>> {
+        Arc::clone(&self.program)
+    }
+
+    /// Where the first of `clients` clients lives that begin now. They get addresses that were nobody's for as long as
+    /// there are any: the server may remember the last ones for a minute.
+    pub(super) fn place_for(&self, clients: u32) -> SocketAddrV4 {
+        let wanted = clients.div_ceil(PORTS_PER_ADDRESS);
+        let used = self.used_addresses.load(Ordering::Relaxed);
+        let first = if used.saturating_add(wanted) > CLIENT_ADDRESSES { 0 } else { used };
+        self.used_addresses.store(first + wanted, Ordering::Relaxed);
+        SocketAddrV4::new(Ipv4Addr::from(u32::from(*FIRST_CLIENT.ip()) + first), FIRST_CLIENT.port())
     }
 
     /// The server's namespace, for whoever starts a server in it. The path is good as long as this value is.
@@ -192,6 +233,27 @@ impl Rig {
             }
             SERVER_SETTINGS.iter().try_for_each(|(name, value)| set(name, value))
         })?
+    }
+}
+
+/// Where daemons of ours are in the server's namespace, which is theirs alone.
+#[must_use]
+pub fn addresses() -> Addresses {
+    addresses_at(SERVER.into())
+}
+
+/// The same, with one of the server's addresses.
+#[must_use]
+pub fn addresses_at(server: IpAddr) -> Addresses {
+    let outside = |port| SocketAddr::from((server, port));
+    let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    Addresses {
+        tcp: outside(3101),
+        websocket: outside(3102),
+        admin: inside(3180),
+        http: inside(3111),
+        trunk: inside(3119),
+        trunk_as_dialled: inside(3119),
     }
 }
 

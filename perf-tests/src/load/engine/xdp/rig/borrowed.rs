@@ -17,7 +17,7 @@ use std::path::Path;
 
 use super::{
     CLIENTS_END, CLIENTS_NETWORK, GATEWAY, GATEWAY_MAC, Rig, SERVER_END, ServerEnd, XdpError, ip, ip_says, ipv6,
-    new_namespace, text_of,
+    text_of,
 };
 use crate::load::engine::xdp::program::Program;
 
@@ -27,7 +27,7 @@ impl Rig {
     ///
     /// # Errors
     /// [`XdpError`] says what is missing or in the way; nothing is left then.
-    pub fn build_around(program: &mut Program, path: &Path, server: SocketAddr) -> Result<Self, XdpError> {
+    pub fn build_around(program: Program, path: &Path, server: SocketAddr) -> Result<Self, XdpError> {
         let address = server.ip();
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
             let what = format!(
@@ -38,12 +38,12 @@ impl Rig {
         }
         let doing = format!("open the network namespace {}", path.display());
         let theirs = File::open(path).map_err(XdpError::io(doing))?;
-        let rig = Self { _filter: None, server: theirs, clients: new_namespace()?, is_server_borrowed: true };
+        let rig = Self::around(theirs, true, program)?;
         rig.in_server(|| refuse_overlap(address))??;
         rig.link_pair()?;
         rig.set_up_clients_end()?;
         rig.in_server(|| lead_to_clients(address))??;
-        rig.attach(program, &ServerEnd::Pass)
+        rig.attach(&ServerEnd::Pass)
     }
 
     /// Whether the server goes on when the rig is gone.
