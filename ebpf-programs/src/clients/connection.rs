@@ -14,6 +14,7 @@ use crate::{
     frame::{ACK, FIN, NoSegment, PSH, RST, SYN, Segment},
     maps::{CLIENTS, SCRIPT, count},
     stream::{self, Bytes},
+    websocket, window,
 };
 
 /// Takes one frame for the client that it goes to. A function of its own for each family: they would not share a stack.
@@ -64,7 +65,11 @@ fn take<const HEADERS: usize>(
     segment: &Segment<HEADERS>,
 ) -> Option<Answer> {
     if segment.has(RST) {
-        reset(client);
+        if is_reset(script, number, client, segment) {
+            reset(client);
+        } else {
+            count(Count::OutOfWindow, 1);
+        }
         return None;
     }
     if segment.has(SYN) {
@@ -74,6 +79,10 @@ fn take<const HEADERS: usize>(
         count(Count::Stray, 1);
         return None;
     }
+    if !window::holds(client, segment) {
+        count(Count::OutOfWindow, 1);
+        return Some(Answer::plain(ACK));
+    }
     let is_news = ahead(segment.acknowledged, client.next_out) > 0 && segment.has(ACK);
     if is_news {
         client.next_out = segment.acknowledged;
@@ -81,7 +90,7 @@ fn take<const HEADERS: usize>(
     let (bytes, fin) = (segment.payload_bytes, segment.has(FIN));
     if bytes == 0 && !fin {
         // What we said before this may have been behind what the server had from us already, and is void then.
-        return is_news.then_some(Answer::plain(ACK));
+        return (is_news || is_due(script, number, client)).then(|| due_answer(script, number, client));
     }
     let old_bytes = ahead(client.next_in, segment.sequence);
     if old_bytes < 0 {
@@ -91,7 +100,8 @@ fn take<const HEADERS: usize>(
     let old_bytes = old_bytes as u32;
     if old_bytes >= bytes + u32::from(fin) {
         count(Count::Repeated, 1);
-        return Some(Answer::plain(if client.state == state::CLOSED { FIN | ACK } else { ACK }));
+        let is_closed = client.state == state::CLOSED;
+        return Some(if is_closed { Answer::plain(FIN | ACK) } else { due_answer(script, number, client) });
     }
     if old_bytes < bytes {
         let new_bytes = bytes - old_bytes;
@@ -101,14 +111,36 @@ fn take<const HEADERS: usize>(
         count(Count::Bytes, u64::from(taken));
     }
     if !fin {
-        return Some(Answer::plain(ACK));
+        return Some(due_answer(script, number, client));
     }
     client.next_in = client.next_in.wrapping_add(1);
     close(client);
     Some(Answer::plain(FIN | ACK))
 }
 
-/// SYN and ACK: answered by the auth packet, again when the server says it again.
+/// An acknowledgement and, when the server has asked for WebSocket and has not had all that belongs to the handshakes: what
+/// comes next of that.
+#[inline(always)]
+fn due_answer(script: &Script, number: u32, client: &Client) -> Answer {
+    if is_due(script, number, client) { Answer { flags: PSH | ACK, greets: Some(number) } } else { Answer::plain(ACK) }
+}
+
+/// Whether a client that speaks WebSocket has something to say, for the first time or because it was lost: the upgrade's
+/// request to who awaits the byte behind the SYN, the auth packet to who awaits the one behind the request.
+#[inline(always)]
+fn is_due(script: &Script, number: u32, client: &Client) -> bool {
+    if !websocket::is_spoken(script) {
+        return false;
+    }
+    let said = client.next_out.wrapping_sub(initial_sequence(number, script.secret).wrapping_add(1));
+    match client.state {
+        state::UPGRADING => said == 0,
+        state::GREETED => said == script.upgrade_bytes,
+        _ => false,
+    }
+}
+
+/// SYN and ACK: answered by the auth packet, or the request for WebSocket; again when the server says it again.
 #[inline(always)]
 fn handshake<const HEADERS: usize>(
     script: &Script,
@@ -125,11 +157,12 @@ fn handshake<const HEADERS: usize>(
     match client.state {
         state::FRESH => {
             count(Count::Established, 1);
-            *client = Client { next_in, next_out: after_syn, state: state::GREETED, ..Client::default() };
+            let state = if websocket::is_spoken(script) { state::UPGRADING } else { state::GREETED };
+            *client = Client { next_in, next_out: after_syn, state, ..Client::default() };
         }
         // Another sequence number: the server has forgotten the first attempt, and nothing has come on it.
-        state::GREETED if client.next_out == after_syn => client.next_in = next_in,
-        state::GREETED | state::JOINED | state::REFUSED => return Some(Answer::plain(ACK)),
+        state::UPGRADING | state::GREETED if client.next_out == after_syn => client.next_in = next_in,
+        state::UPGRADING | state::GREETED | state::JOINED | state::REFUSED => return Some(Answer::plain(ACK)),
         _ => {
             count(Count::Stray, 1);
             return None;
@@ -138,11 +171,21 @@ fn handshake<const HEADERS: usize>(
     Some(Answer { flags: PSH | ACK, greets: Some(number) })
 }
 
+/// Whether a reset is one of this connection: of the SYN, when it acknowledges that, else when it is in the window.
+#[inline(always)]
+fn is_reset<const HEADERS: usize>(script: &Script, number: u32, client: &Client, segment: &Segment<HEADERS>) -> bool {
+    if client.state == state::FRESH {
+        let after_syn = initial_sequence(number, script.secret).wrapping_add(1);
+        return segment.has(ACK) && segment.acknowledged == after_syn;
+    }
+    window::has_sequence(client, segment)
+}
+
 #[inline(always)]
 fn reset(client: &mut Client) {
     let what = match client.state {
         state::FRESH => Count::SynReset,
-        state::GREETED => Count::ResetBeforeGrant,
+        state::UPGRADING | state::GREETED => Count::ResetBeforeGrant,
         state::JOINED => Count::Reset,
         // The end of what was counted.
         _ => return,
@@ -154,7 +197,7 @@ fn reset(client: &mut Client) {
 #[inline(always)]
 fn close(client: &mut Client) {
     match client.state {
-        state::GREETED => count(Count::ClosedBeforeGrant, 1),
+        state::UPGRADING | state::GREETED => count(Count::ClosedBeforeGrant, 1),
         state::JOINED => count(Count::Closed, 1),
         _ => {}
     }
@@ -163,6 +206,6 @@ fn close(client: &mut Client) {
 
 /// How far `one` is ahead of `other` in the circle of sequence numbers.
 #[inline(always)]
-fn ahead(one: u32, other: u32) -> i32 {
+pub fn ahead(one: u32, other: u32) -> i32 {
     one.wrapping_sub(other) as i32
 }

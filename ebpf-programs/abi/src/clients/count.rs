@@ -76,6 +76,12 @@ counts! {
     Malformed = 23, "malformed frames";
     /// Answers that could not be sent.
     Unanswered = 24, "answers that found no room";
+    /// Upgrades to WebSocket that were answered by something else.
+    UpgradeRefused = 25, "upgrade refused";
+    /// Pings, pongs and close frames.
+    ControlFrames = 26, "control frames";
+    /// Segments so far from what was said and heard that they are none of the connection's.
+    OutOfWindow = 27, "segments outside the window";
 }
 
 #[cfg(test)]

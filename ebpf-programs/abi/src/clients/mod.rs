@@ -29,12 +29,18 @@ pub const DELAYS_MAP: &str = "DELAYS";
 /// [`Broadcast`] by [`broadcast_index`], as many as are to be timed.
 pub const BROADCASTS_MAP: &str = "BROADCASTS";
 
+/// 0 to the `u32` of the run that was heard first, when the script names none.
+pub const HEARD_RUN_MAP: &str = "HEARD_RUN";
+
 /// Room for the auth packet in the script.
 pub const GREETING_BYTES: usize = 256;
 
 /// The longest auth packet: a SYN's answer grows by it into the 256 bytes in front of a frame, of which the kernel keeps
 /// some for itself.
 pub const MAX_GREETING_BYTES: u32 = 208;
+
+/// The longest answer to an upgrade that is read before the server is taken for something else.
+pub const MAX_UPGRADE_ANSWER_BYTES: u32 = 8 << 10;
 
 /// Room for a number in the auth packet: the digits of the largest `u32`.
 pub const NUMBER_DIGITS: usize = 10;
@@ -56,7 +62,7 @@ pub struct Script {
     pub first_port: u32,
     /// What initial sequence numbers are drawn from.
     pub secret: u32,
-    /// The run whose messages count.
+    /// The run whose messages count. 0: the first that a client hears.
     pub run: u32,
     /// The phase whose messages count. A client's books begin anew with its first message of another phase.
     pub phase: u32,
@@ -68,7 +74,7 @@ pub struct Script {
     pub first_room: u32,
     /// Rooms: client n is in room n modulo this. 0 counts as 1.
     pub rooms: u32,
-    /// Length of what `greeting` holds. At most `MAX_GREETING_BYTES`.
+    /// Length of what `greeting` holds, the frame around the packet included. At most `MAX_GREETING_BYTES`.
     pub greeting_bytes: u32,
     /// Where in `greeting` the `NUMBER_DIGITS` of the user id go, blanks in front.
     pub mid_at: u32,
@@ -76,20 +82,27 @@ pub struct Script {
     pub room_at: u32,
     /// How many digits these are. At most `NUMBER_DIGITS`; 0 leaves the room as it is.
     pub room_digits: u32,
+    /// [`habit`]s that all clients have.
+    pub habits: u32,
+    /// Length of what `upgrade` holds. At most `MAX_GREETING_BYTES`; 0 for clients that speak TCP alone.
+    pub upgrade_bytes: u32,
     /// Nothing; keeps `greeting` on a multiple of 8.
     pub reserved: u32,
-    /// The auth packet of every client, zeros behind it.
+    /// The auth packet of every client, zeros behind it. On WebSocket in its frame, masked by zeros.
     pub greeting: [u8; GREETING_BYTES],
+    /// The request that every client makes to have WebSocket, zeros behind it.
+    pub upgrade: [u8; GREETING_BYTES],
 }
 
-const _: () = assert!(size_of::<Script>() == 16 * 4 + GREETING_BYTES);
+const _: () = assert!(size_of::<Script>() == 18 * 4 + 2 * GREETING_BYTES);
 
 /// How one client stands. All zero: it has no connection yet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
     /// Of the packet under way: when its publisher sent it. From the answer to the auth until the first message: when that
-    /// answer came.
+    /// answer came. On WebSocket, of a packet that a segment cut: in the upper half what of its frame comes behind it, in the
+    /// lower one the time in [`tick`]s.
     pub sent_ns: u64,
     /// The next byte that is due from the server.
     pub next_in: u32,
@@ -97,11 +110,13 @@ pub struct Client {
     pub next_out: u32,
     /// One past the highest message number heard.
     pub next_number: u32,
-    /// Of the packet under way: bytes still to come. Before its length is whole: what is known of that.
+    /// Of the packet under way: bytes still to come. Before its length is whole: what is known of that. Between packets, on
+    /// WebSocket: what of the frame is still to come.
     pub left: u32,
     /// Of the packet under way: its operation, later its number.
     pub field: u32,
     /// Of the packet under way: bytes seen, at most [`STAMP_END`]. 0: none is. [`GARBLED`]: nothing is understood any more.
+    /// From [`FRAME_HEADER`] on: the header of a frame is under way. [`CONTROL`]: the payload of a control frame is.
     pub at: u8,
     /// One of the [`state`]s.
     pub state: u8,
@@ -161,12 +176,41 @@ pub const fn broadcast_index(streams: u32, stream: u32, number: u32) -> u32 {
 pub const STAMP_END: u8 = 48;
 /// [`Client::at`] of a stream in which no packet begins any more.
 pub const GARBLED: u8 = u8::MAX;
+/// [`Client::at`] from which on the header of a WebSocket frame is under way.
+pub const FRAME_HEADER: u8 = 64;
+/// [`Client::at`] of a stream in which the payload of a control frame is under way.
+pub const CONTROL: u8 = 128;
+
+/// What a time becomes that has to fit into 32 bits: units of 1024 ns, which come round in 73 minutes.
+#[inline(always)]
+#[must_use]
+pub const fn tick(ns: u64) -> u32 {
+    (ns >> TICK_BITS) as u32
+}
+
+/// The time that became `tick` less than 36 minutes before `now_ns`, or after.
+#[inline(always)]
+#[must_use]
+pub const fn time_of_tick(now_ns: u64, tick_then: u32) -> u64 {
+    let ago = tick(now_ns).wrapping_sub(tick_then) as i32;
+    (now_ns >> TICK_BITS).wrapping_sub(ago as i64 as u64) << TICK_BITS
+}
+
+/// Bits of a time that a [`tick`] is without.
+pub const TICK_BITS: u32 = 10;
+
+/// Bits of [`Script::habits`].
+pub mod habit {
+    /// A client is owed what follows the first message that it hears, whatever its number: somebody else publishes, and may
+    /// have begun before.
+    pub const FROM_FIRST_HEARD: u32 = 1;
+}
 
 /// Values of [`Client::state`].
 pub mod state {
     /// Nothing came from the server yet.
     pub const FRESH: u8 = 0;
-    /// The handshake is done and the auth packet sent.
+    /// The handshake is done, WebSocket's as well if that is to be, and the auth packet sent.
     pub const GREETED: u8 = 1;
     /// The auth was granted.
     pub const JOINED: u8 = 2;
@@ -176,6 +220,8 @@ pub mod state {
     pub const CLOSED: u8 = 4;
     /// The server reset the connection.
     pub const RESET: u8 = 5;
+    /// The handshake is done and WebSocket asked for.
+    pub const UPGRADING: u8 = 6;
 }
 
 /// Bits of [`Client::marks`].
@@ -190,8 +236,14 @@ pub mod mark {
     pub const HEARTBEAT_REPLY: u8 = 2;
     /// Something else of the protocol's.
     pub const OTHER: u8 = 3;
-    /// Its stamp is not of this run.
+    /// Of a message: its stamp is not of this run.
     pub const FOREIGN: u8 = 1 << 2;
+    /// Of the answer to the auth packet: it does not grant.
+    pub const DENIED: u8 = FOREIGN;
+    /// Of something else: it is the head of a batch, goim's raw one, and packets follow.
+    pub const BATCH: u8 = FOREIGN;
+    /// Of the header of a WebSocket frame: its opcode.
+    pub const OPCODE: u8 = 0b1111;
     /// It is of another stream.
     pub const MISROUTED: u8 = 1 << 3;
     /// It is of another phase.

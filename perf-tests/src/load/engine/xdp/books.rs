@@ -1,12 +1,16 @@
 //! From the program's tables to a tally: what was since the last line, and what of the due was heard.
 
-use abi::clients::{Broadcast, Client, Count, Script, delay_bucket_start_ns, mark, state};
+use abi::clients::{Broadcast, Client, Count, Script, delay_bucket_start_ns, habit, mark, state};
 
 use super::error::XdpError;
 use super::program::{Counts, Program};
 use crate::load::engine::{MAX_SECONDS, Reasons, Tally};
 use crate::load::ledger::{Balance, Counts as Heard};
 use crate::load::stamp::monotonic_ns;
+
+/// Why clients did not get in, each counted once.
+pub(super) const NEVER_IN: [Count; 5] =
+    [Count::Refused, Count::UpgradeRefused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant];
 
 /// How the tables stood at the last line, and who is owed what comes now.
 pub(super) struct Phase {
@@ -15,15 +19,17 @@ pub(super) struct Phase {
     heartbeats: u64,
     /// Missing numbers when the phase was opened: what is added is this phase's.
     missing: u64,
-    /// By client: whether it was in when the phase was opened.
+    /// By client: whether it was in when the phase was opened or, of the first one of a publisher that is not ours, when the
+    /// building ended.
     owed: Vec<bool>,
-    told_of_building: bool,
+    /// What the end of the building had to say, until a line is drawn.
+    building: Option<Tally>,
     /// When the phase was opened, on the clock of the stamps.
     opened_ns: u64,
 }
 
 impl Phase {
-    /// Nobody is owed anything yet.
+    /// Open for a publisher that is not ours.
     pub(super) fn new(program: &Program) -> Result<Self, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
         let owed = vec![false; program.clients().count() as usize];
@@ -33,9 +39,18 @@ impl Phase {
             delays,
             heartbeats: 0,
             owed,
-            told_of_building: false,
+            building: None,
             opened_ns: 0,
         })
+    }
+
+    /// Ends the building: takes down who never got an answer and how long the others took, `begun_ns` says from when on.
+    /// Where somebody else publishes, whoever is in now is owed what follows the first message that it hears.
+    pub(super) fn seal(&mut self, program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) {
+        self.building = Some(built(program, script, begun_ns));
+        for (number, client) in numbered(program, script) {
+            self.owed[number as usize] = client.state == state::JOINED || heard_by(script, &client) > 0;
+        }
     }
 
     /// Whoever is in now is owed the messages of the phase. Says how many follow each stream.
@@ -65,20 +80,32 @@ impl Phase {
     /// What is due to those who are owed, and what of it was never heard, when the streams' numbers went to `ends`.
     pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
         let mut balance = Balance::default();
+        let is_anchored = script.habits & habit::FROM_FIRST_HEARD == 0;
         for (number, client) in numbered(program, script) {
             if !self.owed[number as usize] {
                 continue;
             }
             let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
             let heard = heard_by(script, &client);
-            let not_reached = end.saturating_sub(heard);
-            balance.due += u64::from(end);
+            let is_silent = end > 0 && heard == 0;
+            let not_reached = match is_silent && !is_anchored {
+                // How much it was owed is not known, but at least one, or it would not be silent.
+                true => 1,
+                false => end.saturating_sub(heard),
+            };
+            balance.due += u64::from(if is_anchored { end } else { not_reached });
             balance.missing += u64::from(not_reached);
             balance.incomplete_clients += u64::from(not_reached > 0 || (heard > 0 && client.missed != 0));
-            balance.silent_clients += u64::from(end > 0 && heard == 0);
+            balance.silent_clients += u64::from(is_silent);
         }
         // Those that a gap left out are known only in sum.
-        balance.missing += program.counts()?.of(Count::Missing).wrapping_sub(self.missing);
+        let counts = program.counts()?;
+        let left_out = counts.of(Count::Missing).wrapping_sub(self.missing);
+        balance.missing += left_out;
+        if !is_anchored {
+            // From each one's first on: what it heard, and what it did not.
+            balance.due += counts.since(&self.counts).of(Count::Messages) + left_out;
+        }
         Ok(balance)
     }
 
@@ -104,7 +131,7 @@ impl Phase {
             bytes_received: since.of(Count::Bytes),
             ..Tally::default()
         };
-        for what in [Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant] {
+        for what in NEVER_IN {
             add(&mut tally.failed, what, &since);
         }
         for what in [Count::Closed, Count::Reset, Count::Garbled] {
@@ -121,11 +148,14 @@ impl Phase {
         }
         program.for_each_broadcast(ends, |stream, number, Broadcast { sent_ns, last_ns }| {
             // What nobody heard may still show an earlier phase's.
-            if sent_ns >= self.opened_ns {
+            if last_ns > 0 && sent_ns >= self.opened_ns {
                 tally.broadcasts.note(stream, number, sent_ns, last_ns);
             }
         })?;
         tally.time_broadcasts();
+        if let Some(building) = self.building.take() {
+            tally.merge(&building);
+        }
         (self.counts, self.delays) = (counts, delays);
         Ok(tally)
     }
@@ -134,37 +164,31 @@ impl Phase {
     pub(super) fn heartbeats_since(&mut self, sent: u64) -> u64 {
         sent - std::mem::replace(&mut self.heartbeats, sent)
     }
+}
 
-    /// Adds, once, who never got an answer, and how long the others took: `begun_ns` says when each began. The first line
-    /// after the building, before which nobody hears a message, is where both can be told.
-    pub(super) fn tell_of_building(
-        &mut self,
-        program: &Program,
-        script: &Script,
-        begun_ns: impl Fn(u32) -> u64,
-        tally: &mut Tally,
-    ) {
-        if std::mem::replace(&mut self.told_of_building, true) {
-            return;
+/// Who never got an answer, and how long the others took.
+fn built(program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) -> Tally {
+    let mut tally = Tally::default();
+    let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
+    for (number, client) in numbered(program, script) {
+        let begun_ns = begun_ns(number);
+        if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
+            let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
+            tally.begun_by_second.resize(seconds, 0);
+            tally.begun_by_second[second(begun_ns)] += 1;
         }
-        let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-        for (number, client) in numbered(program, script) {
-            let begun_ns = begun_ns(number);
-            if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
-                let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
-                tally.begun_by_second.resize(seconds, 0);
-                tally.begun_by_second[second(begun_ns)] += 1;
+        match client.state {
+            // The time stands there until the first message comes.
+            state::JOINED if client.next_number == 0 && client.sent_ns >= begun_ns => {
+                tally.join_us.saturating_record(((client.sent_ns - begun_ns) / 1000).max(1));
             }
-            match client.state {
-                state::JOINED if client.next_number == 0 && client.sent_ns >= begun_ns => {
-                    tally.join_us.saturating_record(((client.sent_ns - begun_ns) / 1000).max(1));
-                }
-                state::FRESH => tally.failed.add("no answer to the SYN", 1),
-                state::GREETED => tally.failed.add("no answer to the auth", 1),
-                _ => {}
-            }
+            state::FRESH => tally.failed.add("no answer to the SYN", 1),
+            state::UPGRADING => tally.failed.add("no answer to the upgrade", 1),
+            state::GREETED => tally.failed.add("no answer to the auth", 1),
+            _ => {}
         }
     }
+    tally
 }
 
 fn add(reasons: &mut Reasons, what: Count, since: &Counts) {

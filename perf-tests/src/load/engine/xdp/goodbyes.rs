@@ -147,6 +147,6 @@ fn connected(line: &Line, numbers: impl IntoIterator<Item = u32>) -> Result<Vec<
     Ok(connected)
 }
 
-fn is_connected(client: &Client) -> bool {
-    matches!(client.state, state::GREETED | state::JOINED | state::REFUSED)
+pub(super) fn is_connected(client: &Client) -> bool {
+    matches!(client.state, state::UPGRADING | state::GREETED | state::JOINED | state::REFUSED)
 }

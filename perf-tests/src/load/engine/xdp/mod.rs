@@ -4,11 +4,12 @@
 //! no orders yet: its clients listen, and that is all.
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
-//! [`mod@script`] what the clients do · `frames`, `injector` and `goodbyes` what the program cannot send by itself · `line`
-//! from userspace to one client · `books` from tables to a tally · [`error`] what can be missing
+//! [`mod@script`] what the clients do · `frames`, `injector`, `goodbyes` and `farewell` what the program cannot send by
+//! itself · `line` from userspace to one client · `books` from tables to a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
+mod farewell;
 mod frames;
 mod goodbyes;
 mod injector;
@@ -17,19 +18,19 @@ pub mod program;
 pub mod rig;
 pub mod script;
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use abi::clients::{Count, Script};
+use abi::clients::{Count, Script, habit};
 
 use super::{Books, Due, Engine, EngineError, Gauges, Tally};
 use crate::load::behaviour::Order;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 use crate::load::target::Streams;
-use books::Phase;
+use books::{NEVER_IN, Phase};
 use error::XdpError;
 use frames::Frames;
 use injector::{Injector, Signals};
@@ -51,6 +52,8 @@ pub struct XdpEngine {
     at_start: Counts,
     phase: Phase,
     sealed: bool,
+    /// Whether nothing is left to be said at the end: it has been, or the server goes with the rig.
+    ends_itself: bool,
 }
 
 impl XdpEngine {
@@ -80,20 +83,31 @@ impl XdpEngine {
         if scenario.clients > room {
             return Err(XdpError::Beyond(format!("{} clients, with room for {room}", scenario.clients)));
         }
-        held.forget_clients();
+        held.forget_clients()?;
         held.set_script(&script)?;
         let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
         drop(held);
         let signals = Arc::new(Signals::new(scenario.clients));
         let line = || -> Result<Line, XdpError> {
-            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server));
+            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server, scenario.transport));
             Ok(Line { clients, frames, socket: rig.frame_socket()? })
         };
         let injector = Injector { line: line()?, scenario: scenario.clone(), signals: Arc::clone(&signals) };
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
         let (scenario, line) = (scenario.clone(), line()?);
-        Ok(Self { program, signals, injector: Some(injector), line, scenario, script, at_start, phase, sealed: false })
+        Ok(Self {
+            program,
+            signals,
+            injector: Some(injector),
+            line,
+            scenario,
+            script,
+            at_start,
+            phase,
+            sealed: false,
+            ends_itself: !rig.is_server_borrowed(),
+        })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -118,7 +132,7 @@ impl Engine for XdpEngine {
         let of = |whats: &[Count]| whats.iter().map(|what| counts.of(*what)).sum::<u64>();
         let joined = counts.of(Count::Joined);
         let closed = of(&[Count::Closed, Count::Reset]);
-        let refused = of(&[Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant]);
+        let refused = of(&NEVER_IN);
         let unanswered =
             if self.sealed { u64::from(self.scenario.clients).saturating_sub(joined + refused) } else { 0 };
         Gauges {
@@ -143,16 +157,17 @@ impl Engine for XdpEngine {
     fn seal(&mut self) -> Result<u64, EngineError> {
         self.signals.sealed.store(true, Ordering::Release);
         self.sealed = true;
-        Ok(self.program().counts()?.since(&self.at_start).of(Count::Joined))
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
+        self.phase.seal(&program, &self.script, begun_ns);
+        Ok(program.counts()?.since(&self.at_start).of(Count::Joined))
     }
 
     fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
-        if books.run == 0 || books.numbers.is_none() {
-            let what = "hear what another run publishes: they have to be told whose messages count";
-            return Err(XdpError::Beyond(what.to_owned()).into());
-        }
         let streams = Streams::new(books.target, self.scenario.clients, self.scenario.rooms).count();
-        self.script = Script { run: books.run, phase: books.phase, streams, ..self.script };
+        let anchor = if books.numbers.is_none() { habit::FROM_FIRST_HEARD } else { 0 };
+        let habits = self.script.habits & !habit::FROM_FIRST_HEARD | anchor;
+        self.script = Script { run: books.run, phase: books.phase, streams, habits, ..self.script };
         let script = self.script;
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.set_script(&script)?;
@@ -184,17 +199,14 @@ impl Engine for XdpEngine {
             Due::AsHeard => self.phase.heard(&program, &self.script),
         };
         let mut tally = self.phase.settle(&program, &self.script, &ends)?;
-        tally.run = self.script.run;
+        tally.run = if self.script.run == 0 { program.heard_run()? } else { self.script.run };
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
-        if self.sealed {
-            let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-            self.phase.tell_of_building(&program, &self.script, begun_ns, &mut tally);
-        }
         Ok(tally)
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
         self.stop()?;
+        self.ends_itself = true;
         Ok(goodbyes::end_all(&self.line, self.scenario.clients)?)
     }
 
@@ -207,13 +219,16 @@ impl Drop for XdpEngine {
     fn drop(&mut self) {
         // Nobody is left to hear of an error.
         let _ = self.stop();
+        if !self.ends_itself {
+            let _ = farewell::reset_all(&self.line, self.scenario.clients);
+        }
     }
 }
 
 /// The one server that all clients speak with.
-fn server_of(scenario: &Scenario) -> Result<SocketAddrV4, XdpError> {
+fn server_of(scenario: &Scenario) -> Result<SocketAddr, XdpError> {
     match scenario.connect[..] {
-        [SocketAddr::V4(server)] => Ok(server),
-        _ => Err(XdpError::Beyond("they connect to one IPv4 address".to_owned())),
+        [server] => Ok(server),
+        _ => Err(XdpError::Beyond("they connect to one address".to_owned())),
     }
 }
