@@ -2,51 +2,15 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod missing_part;
+mod xdp_verb;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use missing_part::{Kind, or_skip};
-use perf_tests::load::engine::xdp::error::XdpError;
-use perf_tests::load::engine::xdp::program::Program;
-use perf_tests::load::report::Report;
 use rustix::process::{Pid, Signal, kill_process};
+use xdp_verb::{command, eventually, is_there, report, start_listening};
 
-const SOON: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Whether such clients can be had here, after saying why not.
-fn is_there() -> bool {
-    let loaded = match Program::load(1, 1) {
-        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
-        loaded => Ok(loaded.unwrap()),
-    };
-    or_skip(Kind::Kernel, "perf-tests clients --engine xdp", loaded).is_some()
-}
-
-fn command(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perf-tests"));
-    command.args(["clients", "--engine", "xdp"]).args(arguments.split_whitespace());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn report(output: &Output) -> Report {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-}
-
-/// Starts a run that does not end by itself, and waits until its clients are in and listen.
-fn start_listening() -> Child {
-    let mut child = command("--connections 40 --broadcasts 1000000 --publish-rate 20 --json").spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.starts_with("listening")), "it never got that far");
-    // Whoever writes to nobody gets an error, and display is no reason to end.
-    thread::spawn(move || lines.for_each(drop));
-    child
-}
+/// A run that does not end by itself.
+const ENDLESS: &str = "--connections 40 --broadcasts 1000000 --publish-rate 20 --json";
 
 /// Network namespaces that processes run in or hold, by what the kernel calls them.
 fn namespaces(of: &str) -> BTreeSet<String> {
@@ -74,11 +38,49 @@ fn twenty_thousand_clients_hear_every_message_once_and_in_order() {
 }
 
 #[test]
+fn every_dialect_is_spoken_over_every_transport() {
+    if !is_there() {
+        return;
+    }
+    for transport in ["tcp", "websocket"] {
+        for dialect in ["goim", "bilibili"] {
+            let spoken = format!("--transport {transport} --dialect {dialect}");
+            // As fast as it goes, so that blocks hold several packets.
+            let flood = "--connections 500 --rooms 5 --broadcasts 1000 --publish-rate 0";
+            let output = command(&format!("{spoken} {flood} --heartbeat-seconds 1 --json")).output().unwrap();
+            let report = report(&output);
+            assert_eq!(output.status.code(), Some(0), "{spoken}: {:?} {:?}", report.faults, report.connections);
+            assert_eq!(report.connections.join_us.unwrap().count, 500, "{spoken}");
+            let messages = &report.messages;
+            assert_eq!((messages.due, messages.received, messages.missing), (100_000, 100_000, 0), "{spoken}");
+            assert_eq!((messages.duplicates, messages.misrouted, messages.foreign), (0, 0, 0), "{spoken}");
+            assert!(report.heartbeats.answered > 0, "{spoken}: {:?}", report.heartbeats);
+        }
+    }
+}
+
+#[test]
+fn clients_of_ipv6_hear_what_those_of_ipv4_hear() {
+    if !is_there() {
+        return;
+    }
+    for transport in ["tcp", "websocket"] {
+        let arguments = format!("--ipv6 --transport {transport} --connections 2000 --rooms 20 --broadcasts 200");
+        let output = command(&format!("{arguments} --publish-rate 100 --heartbeat-seconds 1 --json")).output().unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{transport}: {:?} {:?}", report.faults, report.connections);
+        assert!(report.scenario.connect[0].is_ipv6());
+        assert_eq!((report.connections.joined, report.messages.received, report.messages.missing), (2000, 20_000, 0));
+        assert!(report.heartbeats.answered > 0, "{transport}: {:?}", report.heartbeats);
+    }
+}
+
+#[test]
 fn an_interrupt_gives_what_was_found_until_then() {
     if !is_there() {
         return;
     }
-    let child = start_listening();
+    let child = start_listening(ENDLESS);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     let report = report(&output);
@@ -92,28 +94,24 @@ fn nothing_is_left_of_a_run_that_is_killed() {
     if !is_there() {
         return;
     }
-    let mut child = start_listening();
+    let mut child = start_listening(ENDLESS);
     let pid = child.id().to_string();
     let own: BTreeSet<_> = namespaces(&pid).difference(&namespaces("self")).cloned().collect();
     assert_eq!(own.len(), 2, "the server's and the clients': {own:?}");
     child.kill().unwrap();
     child.wait().unwrap();
-    let deadline = Instant::now() + SOON;
     let is_held = || {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());
         processes.filter(|name| name.parse::<u32>().is_ok()).any(|name| !namespaces(&name).is_disjoint(&own))
     };
-    while is_held() {
-        assert!(Instant::now() < deadline, "somebody still holds {own:?}");
-        thread::sleep(LOOK_EVERY);
-    }
+    eventually(&format!("nobody holds {own:?}"), || !is_held());
 }
 
 #[test]
 fn what_they_cannot_do_is_said_before_anything_is_made() {
     for (arguments, words) in [
-        ("--connect 127.0.0.1:3101", "leave out --connect"),
+        ("--connect 127.0.0.1:3101", "say with --netns"),
         ("--listen-only", "leave out --listen-only"),
         ("--connections 200000000 --threads 100000", "the rig has addresses for"),
     ] {

@@ -173,11 +173,8 @@ fn in_the_end_all_say_goodbye_and_whom_the_server_keeps_resets() {
 fn a_scenario_that_is_beyond_them_is_refused_in_words() {
     use perf_tests::load::engine::xdp::rig::FIRST_CLIENT;
     use perf_tests::load::engine::xdp::script::script;
-    use perf_tests::load::scenario::{Dialect, Transport};
     let plain = scenario(10);
     for (name, scenario, words) in [
-        ("WebSocket", Scenario { transport: Transport::Websocket, ..plain.clone() }, "over TCP only"),
-        ("another dialect", Scenario { dialect: Dialect::Bilibili, ..plain.clone() }, "goim dialect"),
         ("own keys", Scenario { own_keys: "k".to_owned(), ..plain.clone() }, "keys"),
         ("a negative user id", Scenario { first_mid: -1, ..plain.clone() }, "user ids"),
         ("user ids past the end", Scenario { first_mid: i64::from(u32::MAX) - 5, ..plain.clone() }, "pass 4294967295"),

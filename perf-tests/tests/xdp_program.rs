@@ -198,6 +198,59 @@ fn data_is_acknowledged_once_in_order_and_counted_once() {
 }
 
 #[test]
+fn segments_outside_the_window_change_nothing() {
+    const FAR: u32 = 65_536;
+    let one = message(0);
+    let again = ack(OURS_AT, SERVER_AT);
+    let outside = &[(Count::OutOfWindow, 1)];
+    let say = |sequence, acknowledged, flags| segment(sequence, acknowledged, flags, &one);
+    let beyond = SERVER_AT.wrapping_add(FAR);
+    let reset = |client: &mut Client| client.state = state::RESET;
+    check(&[
+        row("data beyond it", joined(), say(beyond, OURS_AT, PSH | ACK), again.clone(), |_| {}, outside),
+        row("data from long ago", joined(), say(SERVER_AT - FAR, OURS_AT, PSH | ACK), again.clone(), |_| {}, outside),
+        row(
+            "from the other side",
+            joined(),
+            say(SERVER_AT ^ 1 << 31, OURS_AT, PSH | ACK),
+            again.clone(),
+            |_| {},
+            outside,
+        ),
+        row(
+            "an acknowledgement of what nobody said",
+            joined(),
+            say(SERVER_AT, OURS_AT + 1000, ACK),
+            again.clone(),
+            |_| {},
+            outside,
+        ),
+        row("one from long ago", joined(), say(SERVER_AT, OURS_AT - FAR, ACK), again.clone(), |_| {}, outside),
+        row("a FIN beyond it", joined(), segment(beyond, OURS_AT, FIN | ACK, &[]), again, |_| {}, outside),
+        row("a RST beyond it", joined(), segment(beyond, OURS_AT, RST | ACK, &[]), None, |_| {}, outside),
+        row("a RST from long ago", joined(), segment(SERVER_AT - FAR, 0, RST, &[]), None, |_| {}, outside),
+        row("a RST within", joined(), segment(after(FAR - 1), 0, RST, &[]), None, reset, &[(Count::Reset, 1)]),
+        row(
+            "a RST of no SYN of ours",
+            Client::default(),
+            segment(0, OURS_AT + 1, RST | ACK, &[]),
+            None,
+            |_| {},
+            outside,
+        ),
+        row("a RST of nothing", Client::default(), segment(0, OURS_AT, RST, &[]), None, |_| {}, outside),
+        row(
+            "the last byte of it is behind a hole",
+            joined(),
+            say(after(FAR - 1), OURS_AT, PSH | ACK),
+            ack(OURS_AT, SERVER_AT),
+            |_| {},
+            &[(Count::BehindHole, 1)],
+        ),
+    ]);
+}
+
+#[test]
 fn a_close_is_answered_by_ours_and_a_reset_by_nothing() {
     let closed = Client { next_in: after(1), state: state::CLOSED, ..joined() };
     check(&[

@@ -63,7 +63,7 @@ fn who_has_reset_says_so_to_whatever_comes_and_who_vanished_says_nothing() {
         row(
             "the server knows of none",
             aborted,
-            segment(OURS_AT, 0, RST, &[]),
+            segment(SERVER_AT, 0, RST, &[]),
             None,
             |client| client.state = state::RESET,
             &[],
@@ -92,7 +92,14 @@ fn who_comes_back_takes_no_old_connection_for_the_new_one() {
             stray,
         ),
         row("a SYN that was answered late", returning(), segment(9, OURS_AT, SYN | ACK, &[]), None, |_| {}, stray),
-        row("the old connection is no more", returning(), segment(OURS_AT, 0, RST, &[]), None, |_| {}, &[]),
+        row(
+            "the old connection is no more",
+            returning(),
+            segment(OURS_AT, 0, RST, &[]),
+            None,
+            |_| {},
+            &[(Count::OutOfWindow, 1)],
+        ),
         row(
             "nobody listens",
             returning(),
@@ -306,6 +313,9 @@ fn who_reads_slowly_has_room_again_after_a_while() {
 #[test]
 fn a_phase_begins_the_books_of_one_that_had_come_back_anew() {
     let Some(mut program) = bring_up() else { return };
+    let scenario = Scenario { clients: CLIENTS, rooms: ROOMS, run: RUN, ..Scenario::default() };
+    let ours = abi::clients::Script { habits: 0, ..script(&scenario, FIRST, SECRET).unwrap() };
+    program.set_script(&ours).unwrap();
     let before = Client { next_number: UNHEARD, marks: 5 << mark::PHASE_SHIFT, ..joined() };
     program.set_client(NUMBER, &before).unwrap();
     let said = message_of(Stamp { number: 2, ..stamp(0) }, 20);

@@ -228,6 +228,35 @@ fn a_new_phase_begins_the_numbers_anew() {
 }
 
 #[test]
+fn the_first_run_that_is_heard_becomes_the_one_that_counts_when_none_is_named() {
+    let stream = [
+        packet(op::FIRST_OF_APPLICATION, &[b'x'; 40]),
+        message(9),
+        message_of(Stamp { run: RUN + 1, ..stamp(10) }, 20),
+        message(10),
+    ]
+    .concat();
+    // Through every byte of the first message's run, and between.
+    for cut in 56 + 16..56 + 26 {
+        let Some(mut program) = bring_up() else { return };
+        let scenario = Scenario { clients: CLIENTS, rooms: ROOMS, run: 0, ..Scenario::default() };
+        program.set_script(&script(&scenario, FIRST, SECRET).unwrap()).unwrap();
+        program.set_client(NUMBER, &joined()).unwrap();
+        assert_eq!(program.heard_run().unwrap(), 0);
+        for (from, to) in [(0, cut), (cut, stream.len())] {
+            let said = segment(after(from as u32), OURS_AT, PSH | ACK, &stream[from..to]);
+            assert_eq!(say(&mut program, Family::V4, &said), ack(OURS_AT, after(to as u32)));
+        }
+        let counts = program.counts().unwrap();
+        assert_eq!(program.heard_run().unwrap(), RUN, "cut at {cut}");
+        // From the first one on, so that nothing is missing below.
+        for (what, times) in [(Count::Messages, 2), (Count::Foreign, 2), (Count::Gaps, 0), (Count::Missing, 0)] {
+            assert_eq!(counts.of(what), times, "{}, cut at {cut}", what.name());
+        }
+    }
+}
+
+#[test]
 fn delays_are_those_between_the_stamp_and_now() {
     let Some(mut program) = bring_up() else { return };
     program.set_client(NUMBER, &joined()).unwrap();

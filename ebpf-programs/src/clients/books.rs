@@ -1,9 +1,9 @@
 //! Message numbers: what was due, what came, and how long it took.
 
-use abi::clients::{Broadcast, Client, Count, Script, UNHEARD, broadcast_index, delay_bucket, mark, state};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use abi::clients::{Broadcast, Client, Count, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
-use crate::maps::{BROADCASTS, HEARD_FROM, count, count_delay};
+use crate::maps::{BROADCASTS, HEARD_FROM, HEARD_RUN, count, count_delay};
 
 /// What messages are counted as.
 struct Columns {
@@ -37,6 +37,20 @@ pub fn begin_anew(script: &Script, client: &mut Client) {
     client.missed = 0;
 }
 
+/// Whether `run` is the one whose messages count. When the script names none, the first that anybody hears becomes it.
+#[inline(always)]
+pub fn is_of_run(script: &Script, run: u32) -> bool {
+    if script.run != 0 {
+        return run == script.run;
+    }
+    // One of several CPUs puts it in; for all others it is there already.
+    if HEARD_RUN.get_ptr(0).is_none() {
+        let _ = HEARD_RUN.insert(0, run, u64::from(BPF_NOEXIST));
+    }
+    // SAFETY: the pointer is into a live map value, which nobody writes once it is there.
+    HEARD_RUN.get_ptr(0).is_some_and(|heard| unsafe { *heard } == run)
+}
+
 /// Enters the message of `stream` whose number and time stand in the client's state.
 #[inline(always)]
 pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Client) {
@@ -58,7 +72,8 @@ pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Clie
     }
     let next = client.next_number;
     if number >= next {
-        let left_out = number - next;
+        let is_first = next == 0 && script.habits & habit::FROM_FIRST_HEARD != 0;
+        let left_out = if is_first { 0 } else { number - next };
         client.next_number = number.wrapping_add(1);
         client.missed = if left_out < 7 {
             // The new number is bit 0, which came; below it stand those that were left out.

@@ -3,10 +3,9 @@
 //! `next_in` moves only with bytes that come in order, so the server repeats what was lost, and every byte is read once.
 //! `next_out` is what the server says that it awaits: whatever we have under way beyond is repeated by whoever sent it.
 
-use abi::clients::{Client, Count, Late, Script, initial_sequence, state};
+use abi::clients::{Client, Count, Script, initial_sequence, said, state};
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::bpf_ktime_get_ns,
     programs::XdpContext,
 };
 
@@ -14,9 +13,10 @@ use crate::{
     answer::{self, Answer},
     endings,
     frame::{ACK, FIN, NoSegment, PSH, RST, SYN, Segment},
-    maps::{CLIENTS, LATE, SCRIPT, count},
+    maps::{CLIENTS, SCRIPT, count},
     room,
     stream::{self, Bytes},
+    websocket, window,
 };
 
 /// Takes one frame for the client that it goes to. A function of its own for each family: they would not share a stack.
@@ -40,7 +40,10 @@ pub fn play<const HEADERS: usize>(ctx: &XdpContext) -> u32 {
     let client = unsafe { &mut *place };
     match take(ctx, script, number, client, &segment) {
         Some(answer) if waits(script, number, client, &segment, &answer) => XDP_DROP,
-        Some(answer) => answer::send(ctx, script, &segment, client, &answer),
+        Some(answer) => {
+            let window = room::window(script, client);
+            answer::send(ctx, script, &segment, client, &Answer { window, ..answer })
+        }
         None => XDP_DROP,
     }
 }
@@ -72,12 +75,16 @@ fn take<const HEADERS: usize>(
         return None;
     }
     if segment.has(RST) {
-        endings::reset(client, segment);
+        if is_reset(script, number, client, segment) {
+            endings::reset(client);
+        } else {
+            count(Count::OutOfWindow, 1);
+        }
         return None;
     }
     if client.state == state::ABORTED {
         count(Count::AfterGoodbye, 1);
-        return Some(Answer::reset(segment));
+        return Some(Answer::reset());
     }
     if segment.has(SYN) {
         return handshake(script, number, client, segment);
@@ -90,9 +97,13 @@ fn take<const HEADERS: usize>(
         // What the server says of the connection before: it has to give that up first.
         state::RETURNING => {
             count(Count::Stray, 1);
-            return Some(Answer::reset(segment));
+            return Some(Answer::reset());
         }
         _ => {}
+    }
+    if !window::holds(client, segment) {
+        count(Count::OutOfWindow, 1);
+        return Some(Answer::plain(ACK));
     }
     let (bytes, fin) = (segment.payload_bytes, segment.has(FIN));
     if (bytes > 0 || fin) && room::gets_lost(script) {
@@ -107,17 +118,18 @@ fn take<const HEADERS: usize>(
     if bytes == 0 && !fin {
         // What we said before this may have been behind what the server had from us already, and is void then. And a segment
         // without anything that stands behind what has come asks how much room there is.
-        return (is_news || old_bytes > 0).then(|| Answer::plain(ACK, room::window(script, client)));
+        let wants_answer = is_news || old_bytes > 0 || is_due(script, number, client);
+        return wants_answer.then(|| due_answer(script, number, client));
     }
     if old_bytes < 0 {
         count(Count::BehindHole, 1);
-        return Some(Answer::plain(ACK, room::window(script, client)));
+        return Some(Answer::plain(ACK));
     }
     let old_bytes = old_bytes as u32;
     if old_bytes >= bytes + u32::from(fin) {
         count(Count::Repeated, 1);
-        let flags = if client.state == state::CLOSED { FIN | ACK } else { ACK };
-        return Some(Answer::plain(flags, room::window(script, client)));
+        let is_closed = client.state == state::CLOSED;
+        return Some(if is_closed { Answer::plain(FIN | ACK) } else { due_answer(script, number, client) });
     }
     let mut fin = fin;
     if old_bytes < bytes {
@@ -139,11 +151,45 @@ fn take<const HEADERS: usize>(
         count(Count::Bytes, u64::from(taken));
     }
     if !fin {
-        return Some(Answer::plain(ACK, room::window(script, client)));
+        return Some(due_answer(script, number, client));
     }
     client.next_in = client.next_in.wrapping_add(1);
     endings::close(client);
-    Some(Answer::plain(FIN | ACK, room::ALL))
+    Some(Answer::plain(FIN | ACK))
+}
+
+/// An acknowledgement and, when the server has asked for WebSocket and has not had all that belongs to the handshakes: what
+/// comes next of that.
+#[inline(always)]
+fn due_answer(script: &Script, number: u32, client: &Client) -> Answer {
+    if is_due(script, number, client) {
+        Answer { greets: Some(number), ..Answer::plain(PSH | ACK) }
+    } else {
+        Answer::plain(ACK)
+    }
+}
+
+/// Whether a client that speaks WebSocket has something to say, for the first time or because it was lost: the upgrade's
+/// request to who awaits the byte behind the SYN, the auth packet to who awaits the one behind the request.
+#[inline(always)]
+fn is_due(script: &Script, number: u32, client: &Client) -> bool {
+    if !websocket::is_spoken(script) {
+        return false;
+    }
+    let said = said(number, script.secret, client.next_out);
+    (state::is_upgrading(client.state) && said == 0)
+        || (state::is_greeted(client.state) && said == script.upgrade_bytes)
+}
+
+/// Whether a reset is one of this connection: of the SYN, when it acknowledges that, else when it is in the window.
+#[inline(always)]
+fn is_reset<const HEADERS: usize>(script: &Script, number: u32, client: &Client, segment: &Segment<HEADERS>) -> bool {
+    let after_syn = match client.state {
+        state::FRESH => initial_sequence(number, script.secret).wrapping_add(1),
+        state::RETURNING => client.next_out,
+        _ => return window::has_sequence(client, segment),
+    };
+    segment.has(ACK) && segment.acknowledged == after_syn
 }
 
 /// Whether userspace says this, later.
@@ -155,21 +201,16 @@ fn waits<const HEADERS: usize>(
     segment: &Segment<HEADERS>,
     answer: &Answer,
 ) -> bool {
-    if script.acknowledges_late == 0 || segment.payload_bytes == 0 || answer.flags != ACK {
-        return false;
-    }
-    // SAFETY: the helper reads a clock.
-    let late = Late { came_ns: unsafe { bpf_ktime_get_ns() }, number, next_in: client.next_in };
-    // When the ring is full it is said at once.
-    let waits = LATE.output(late, 0).is_ok();
-    count(Count::Late, u64::from(waits));
-    waits
+    script.acknowledges_late != 0
+        && segment.payload_bytes > 0
+        && answer.flags == ACK
+        && room::put_off(number, client.next_in) != 0
 }
 
 /// What a client may have said since its SYN when that is answered once more: its auth packet and many heartbeats.
 const MOST_SAID: u32 = 1 << 16;
 
-/// SYN and ACK: answered by the auth packet, again when the server says it again.
+/// SYN and ACK: answered by the auth packet, or the request for WebSocket; again when the server says it again.
 #[inline(always)]
 fn handshake<const HEADERS: usize>(
     script: &Script,
@@ -190,22 +231,27 @@ fn handshake<const HEADERS: usize>(
     match client.state {
         state::FRESH | state::RETURNING if said_since == 0 => {
             count(Count::Established, 1);
-            let state = if is_first { state::GREETED } else { state::GREETED_AGAIN };
+            let state = match (is_first, websocket::is_spoken(script)) {
+                (true, false) => state::GREETED,
+                (true, true) => state::UPGRADING,
+                (false, false) => state::GREETED_AGAIN,
+                (false, true) => state::UPGRADING_AGAIN,
+            };
             *client = Client { next_in, next_out: after_syn, state, ..Client::default() };
         }
         // Another sequence number: the server has forgotten the first attempt, and nothing has come on it.
-        state::GREETED | state::GREETED_AGAIN if said_since == 0 => client.next_in = next_in,
+        now if said_since == 0 && (state::is_upgrading(now) || state::is_greeted(now)) => client.next_in = next_in,
         state::CLOSED | state::RESET | state::RETURNING => {
             count(Count::Stray, 1);
             return None;
         }
-        _ => return Some(Answer::plain(ACK, room::window(script, client))),
+        _ => return Some(Answer::plain(ACK)),
     }
-    Some(Answer { greets: Some(number), ..Answer::plain(PSH | ACK, room::ALL) })
+    Some(Answer { greets: Some(number), ..Answer::plain(PSH | ACK) })
 }
 
 /// How far `one` is ahead of `other` in the circle of sequence numbers.
 #[inline(always)]
-fn ahead(one: u32, other: u32) -> i32 {
+pub fn ahead(one: u32, other: u32) -> i32 {
     one.wrapping_sub(other) as i32
 }

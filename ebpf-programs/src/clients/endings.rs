@@ -2,22 +2,17 @@
 
 use abi::clients::{Client, Count, state};
 
-use crate::{
-    frame::{ACK, Segment},
-    maps::count,
-};
+use crate::maps::count;
 
 /// The server has reset the connection.
 #[inline(always)]
-pub fn reset<const HEADERS: usize>(client: &mut Client, segment: &Segment<HEADERS>) {
+pub fn reset(client: &mut Client) {
     let what = match client.state {
         state::FRESH => Count::SynReset,
-        state::GREETED => Count::ResetBeforeGrant,
+        state::UPGRADING | state::GREETED => Count::ResetBeforeGrant,
         state::JOINED | state::RESUMED => Count::Reset,
-        // Not what the connection before it is answered by.
-        state::RETURNING if !segment.has(ACK) || segment.acknowledged != client.next_out => return,
         state::RETURNING => Count::BackSynReset,
-        state::GREETED_AGAIN => Count::BackReset,
+        state::UPGRADING_AGAIN | state::GREETED_AGAIN => Count::BackReset,
         state::STOPPED => Count::StoppedReset,
         state::SILENT => Count::SilentReset,
         // The end that was asked for.
@@ -37,9 +32,9 @@ pub fn reset<const HEADERS: usize>(client: &mut Client, segment: &Segment<HEADER
 #[inline(always)]
 pub fn close(client: &mut Client) {
     let what = match client.state {
-        state::GREETED => Some(Count::ClosedBeforeGrant),
+        state::UPGRADING | state::GREETED => Some(Count::ClosedBeforeGrant),
         state::JOINED | state::RESUMED => Some(Count::Closed),
-        state::GREETED_AGAIN => Some(Count::BackClosed),
+        state::UPGRADING_AGAIN | state::GREETED_AGAIN => Some(Count::BackClosed),
         state::STOPPED => Some(Count::StoppedClosed),
         state::SILENT => Some(Count::SilentClosed),
         at_a_rate if state::rate_of(at_a_rate).is_some() => Some(Count::SlowClosed),

@@ -3,8 +3,6 @@
 //! The server's kernel sends plain frames: no VLAN tag, no IPv4 options, no extension headers. So the headers have one
 //! length for each family, which is the parameter `HEADERS` here and elsewhere: Ethernet, IP and the fixed part of TCP.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
@@ -57,19 +55,6 @@ pub enum NoSegment {
 pub fn ptr_at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
     let start = ctx.data() + offset;
     if start + size_of::<T>() > ctx.data_end() { None } else { Some(start as *mut T) }
-}
-
-/// A copy of the `N` bytes at `offset`, which the verifier need not know.
-#[inline(always)]
-pub fn load<const N: usize>(ctx: &XdpContext, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-    // SAFETY: `bytes` holds `N` bytes; the kernel checks the frame's end.
-    let loaded = unsafe { bpf_xdp_load_bytes(raw(ctx), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    if loaded != 0 {
-        return None;
-    }
-    // SAFETY: the helper has written all of it.
-    Some(unsafe { bytes.assume_init() })
 }
 
 /// Copies `length` bytes at `offset` to the start of `bytes`. False when it is none, or more than there is room for, or not

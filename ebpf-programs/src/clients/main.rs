@@ -6,9 +6,9 @@
 //! It does not: begin anything (userspace injects SYNs and heartbeats), repeat what was lost (the server does, or
 //! userspace), verify checksums (over a veth pair they are partial), or speak TCP options.
 //!
-//! Layout: `frame` one parse into one struct · `connection` what a segment does to a client · `stream` packets in the
-//! bytes · `books` message numbers and delays · `room` what a slow client takes · `endings` what an end is counted as ·
-//! `answer` the frame that goes back · `maps` the tables
+//! Layout: `frame` one parse into one struct · `connection` what a segment does to a client, `window` which can be one's at
+//! all · `stream` packets in the bytes · `websocket` what is around them · `books` message numbers and delays · `room` what a
+//! slow client takes · `endings` what an end is counted as · `answer` the frame that goes back · `maps` the tables
 #![no_std]
 #![no_main]
 
@@ -22,6 +22,8 @@ mod frame;
 mod maps;
 mod room;
 mod stream;
+mod websocket;
+mod window;
 
 /// Plays the clients: `XDP_TX` with an answer, `XDP_DROP` without one, `XDP_PASS` for what is no client's.
 #[xdp]

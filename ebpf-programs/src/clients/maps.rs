@@ -2,7 +2,7 @@
 
 use abi::clients::{Broadcast, COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, Late, STAMP_END, Script};
 use aya_ebpf::{
-    btf_maps::{Array, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
@@ -49,6 +49,11 @@ pub static DELAYS: PerCpuArray<u64, { DELAY_BUCKETS as usize }> = PerCpuArray::n
 /// not timed.
 #[btf_map]
 pub static BROADCASTS: Array<Broadcast, BROADCASTS_UNTIL_SIZED> = Array::new();
+
+/// 0 to the run that was heard first, when the script names none. Written here, once; a hash map, because only one of those
+/// makes sure of that.
+#[btf_map]
+pub static HEARD_RUN: HashMap<u32, u32, 1> = HashMap::new();
 
 /// 0 to the auth packet in the making: this CPU's own.
 #[btf_map]

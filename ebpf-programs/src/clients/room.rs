@@ -1,12 +1,12 @@
 //! How much a client takes that does not read as it should, and what it lets get lost.
 
-use abi::clients::{Client, RATES, Script, chance, reading, reading::Reading, state};
+use abi::clients::{Client, Count, Late, RATES, Script, chance, reading, reading::Reading, state};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use crate::maps::SEGMENTS;
+use crate::maps::{LATE, SEGMENTS, count};
 
 /// What a client says that has room for everything. Without window scaling, no more may be under way to it.
-pub const ALL: u16 = u16::MAX;
+const ALL: u16 = u16::MAX;
 
 /// Bytes that the client has room for.
 #[inline(always)]
@@ -47,7 +47,8 @@ fn rate(script: &Script, client: &Client) -> Option<u32> {
     (script.all_read == 0).then(|| script.bytes_per_second[rate as usize & (RATES - 1)])
 }
 
-#[inline(always)]
+/// A function of its own, as the next one: the stack of one would not do for everything.
+#[inline(never)]
 fn free_at(script: &Script, client: &mut Client, bytes_per_second: u32) -> u32 {
     // SAFETY: the helper reads a clock.
     let now_ms = (unsafe { bpf_ktime_get_ns() } / 1_000_000) as u32;
@@ -55,4 +56,14 @@ fn free_at(script: &Script, client: &mut Client, bytes_per_second: u32) -> u32 {
     let reading = Reading::of(client.sent_ns).at(client.next_in, now_ms, bytes_per_second, room);
     client.sent_ns = reading.word();
     reading.free(client.next_in, now_ms, bytes_per_second, room)
+}
+
+/// Hands the acknowledgement of everything before `next_in` over to userspace. 0 when there is no room: then it is said at once.
+#[inline(never)]
+pub fn put_off(number: u32, next_in: u32) -> u32 {
+    // SAFETY: the helper reads a clock.
+    let late = Late { came_ns: unsafe { bpf_ktime_get_ns() }, number, next_in };
+    let is_put_off = LATE.output(late, 0).is_ok();
+    count(Count::Late, u64::from(is_put_off));
+    u32::from(is_put_off)
 }

@@ -5,7 +5,7 @@
 
 use core::ptr;
 
-use abi::clients::{Client, Count, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state};
+use abi::clients::{Client, Count, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state, time_of_tick};
 use aya_ebpf::{
     cty::c_void,
     helpers::{bpf_ktime_get_ns, generated::bpf_loop},
@@ -14,12 +14,13 @@ use aya_ebpf::{
 
 use crate::{
     books,
-    frame::{load, load_into, whole},
+    frame::{load_into, whole},
     maps::{PIECE, count},
+    websocket,
 };
 
-/// The smallest packet is a header, and this many fit into a segment of 1460 bytes.
-const MAX_PACKETS: u32 = 1460 / HEADER_BYTES + 1;
+/// Steps that a segment of 1460 bytes may take: the smallest packet is a header of 16, the smallest frame one of two.
+const MAX_STEPS: u32 = 1460 / 2 + 1;
 
 const HEADER_BYTES: u32 = 16;
 /// `PUT1`.
@@ -28,7 +29,12 @@ const MAGIC: u32 = u32::from_be_bytes(*b"PUT1");
 const HEARTBEAT_REPLY: u32 = 3;
 const SEND_MESSAGE_REPLY: u32 = 5;
 const AUTH_REPLY: u32 = 8;
+/// The head of a batch: packets follow.
+const RAW: u32 = 9;
 const FIRST_OF_APPLICATION: u32 = 1000;
+
+/// Where the code stands in the body of a grant that has one, `{"code":0}`.
+const CODE_AT: u8 = 24;
 
 /// A client's stream, and where its next bytes stand in the frame.
 pub struct Bytes<'a> {
@@ -51,11 +57,17 @@ pub struct Bytes<'a> {
 #[inline(never)]
 pub fn take(bytes: &mut Bytes<'_>) -> u32 {
     let from = bytes.at;
+    if state::is_upgrading(bytes.client.state) {
+        websocket::take_answer(bytes);
+        if state::is_upgrading(bytes.client.state) {
+            return bytes.to - from;
+        }
+    }
     if bytes.client.at != 0 {
         take_piece(bytes);
     }
     if bytes.client.at == 0 {
-        repeat(MAX_PACKETS, take_packet, bytes);
+        repeat(MAX_STEPS, take_whole, bytes);
         if bytes.at < bytes.to {
             take_piece(bytes);
         }
@@ -64,54 +76,84 @@ pub fn take(bytes: &mut Bytes<'_>) -> u32 {
 }
 
 /// What the kernel calls in a loop: on with 0, out with 1.
-type Step = extern "C" fn(u64, *mut Bytes<'_>) -> u64;
+pub type Step = extern "C" fn(u64, *mut Bytes<'_>) -> u64;
 
 #[inline(always)]
-fn repeat(times: u32, step: Step, bytes: &mut Bytes<'_>) {
+pub fn repeat(times: u32, step: Step, bytes: &mut Bytes<'_>) {
     // SAFETY: the kernel calls `step` with `bytes` only while it runs this, and nobody else has `bytes` meanwhile.
     unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(bytes).cast(), 0) };
 }
 
-/// Takes a packet that is there as a whole.
-extern "C" fn take_packet(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
+/// Takes a packet that is there as a whole, the head of a batch, or what is there of a frame's header.
+extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
     // SAFETY: see `repeat`.
-    let Bytes { ctx, script, client, number, at, to } = unsafe { &mut *bytes };
+    let bytes = unsafe { &mut *bytes };
+    if websocket::is_next(bytes.script, bytes.client) {
+        if bytes.at < bytes.to && !websocket::take_header(bytes) {
+            websocket::take_piece(bytes);
+        }
+        return u64::from(bytes.at >= bytes.to || bytes.client.at != 0);
+    }
+    let Bytes { ctx, script, client, number, at, to } = bytes;
     let here = to.wrapping_sub(*at);
     if here < HEADER_BYTES {
         return 1;
     }
-    let Some(header) = load::<16>(ctx, *at) else { return 1 };
-    let length = whole(&header, 0);
-    // One that is no length is found out by whoever takes the piece.
-    if !is_length(length) || length > here {
+    let Some(piece) = PIECE.get_ptr_mut(0) else { return 1 };
+    // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+    let piece = unsafe { &mut *piece };
+    let readable = if here < u32::from(STAMP_END) { here } else { u32::from(STAMP_END) };
+    if !load_into(ctx, *at, piece, readable) {
         return 1;
     }
-    client.marks |= kind_of(whole(&header, 8));
+    let length = whole(piece, 0);
+    let behind = if websocket::is_spoken(script) { client.left.wrapping_sub(length) } else { 0 };
+    // One that is no length is found out by whoever takes the piece, and so is one that passes its frame.
+    if !is_length(length) || behind > client.left {
+        return 1;
+    }
+    let operation = whole(piece, 8);
+    if operation == RAW {
+        client.left = if websocket::is_spoken(script) { client.left - HEADER_BYTES } else { 0 };
+        *at += HEADER_BYTES;
+        return 0;
+    }
+    if length > here {
+        return 1;
+    }
+    client.marks |= kind_of(operation);
+    if length > HEADER_BYTES && piece[usize::from(CODE_AT)] != b'0' && client.marks & mark::KIND == mark::AUTH_REPLY {
+        client.marks |= mark::DENIED;
+    }
     client.at = if length < u32::from(STAMP_END) { length as u8 } else { STAMP_END };
     if length >= u32::from(STAMP_END) {
-        let Some(stamp) = load::<32>(ctx, *at + HEADER_BYTES) else { return 1 };
-        if whole(&stamp, 0) != MAGIC || whole(&stamp, 4) != script.run {
+        let is_message = client.marks & mark::KIND == mark::MESSAGE;
+        if is_message && (whole(piece, 16) != MAGIC || !books::is_of_run(script, whole(piece, 20))) {
             client.marks |= mark::FOREIGN;
         }
-        if whole(&stamp, 8) != stream_of(script, *number) {
+        if whole(piece, 24) != stream_of(script, *number) {
             client.marks |= mark::MISROUTED;
         }
-        if whole(&stamp, 12) != script.phase {
+        if whole(piece, 28) != script.phase {
             client.marks |= mark::STRAGGLER;
         }
-        client.field = whole(&stamp, 20);
+        client.field = whole(piece, 36);
         if is_timed(client) {
-            client.sent_ns = u64::from(whole(&stamp, 24)) << 32 | u64::from(whole(&stamp, 28));
+            client.sent_ns = u64::from(whole(piece, 40)) << 32 | u64::from(whole(piece, 44));
         }
     }
-    deliver(script, *number, client);
+    deliver(script, *number, client, behind);
     *at += length;
     0
 }
 
-/// Takes what is there of the packet under way, or the beginning of one.
+/// Takes what is there of the packet under way, or the beginning of one. On WebSocket, also of what is around it.
 #[inline(always)]
 fn take_piece(bytes: &mut Bytes<'_>) {
+    if websocket::is_next(bytes.script, bytes.client) {
+        websocket::take_piece(bytes);
+        return;
+    }
     if bytes.client.at < STAMP_END {
         let Some(piece) = PIECE.get_ptr_mut(0) else { return };
         let most = u32::from(STAMP_END - bytes.client.at);
@@ -134,7 +176,7 @@ fn take_piece(bytes: &mut Bytes<'_>) {
             bytes.client.left = left - rest;
             bytes.at += rest;
             if left == rest {
-                deliver(bytes.script, bytes.number, bytes.client);
+                deliver_piece(bytes.script, bytes.number, bytes.client);
             }
         }
         _ => {}
@@ -155,37 +197,99 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
     let at = client.at;
     client.at = at + 1;
     if at < 4 {
+        if at == 0 {
+            // What is still to come of the frame; nothing without one.
+            client.field = client.left;
+            client.left = 0;
+        }
         client.left = client.left << 8 | u32::from(byte);
         if at < 3 {
             return 0;
         }
-        if !is_length(client.left) {
+        let is_framed = websocket::is_spoken(script);
+        if !is_length(client.left) || (is_framed && client.left > client.field) {
             garble(client);
             return 1;
+        }
+        if is_framed {
+            client.sent_ns = u64::from(client.field - client.left) << 32;
         }
         client.left -= 4;
         return 0;
     }
     client.left -= 1;
+    let is_message = client.marks & mark::KIND == mark::MESSAGE;
     match at >> 2 {
-        2 | 9 => {
+        2 | 5 | 9 => {
             client.field = client.field << 8 | u32::from(byte);
             if at == 11 {
                 client.marks |= kind_of(client.field);
+                if client.field == RAW {
+                    client.marks |= mark::BATCH;
+                }
+            }
+            if at == 23 && is_message && client.marks & mark::FOREIGN == 0 && !books::is_of_run(script, client.field) {
+                client.marks |= mark::FOREIGN;
             }
         }
-        10 | 11 if is_timed(client) => client.sent_ns = client.sent_ns << 8 | u64::from(byte),
-        4 => compare(client, MAGIC, byte, mark::FOREIGN),
-        5 => compare(client, script.run, byte, mark::FOREIGN),
-        6 => compare(client, stream_of(script, *number), byte, mark::MISROUTED),
+        10 | 11 if is_timed(client) => take_time(script, client, at, byte),
+        4 if is_message => compare(client, MAGIC, byte, mark::FOREIGN),
+        6 if is_message => compare(client, stream_of(script, *number), byte, mark::MISROUTED),
+        6 if at == CODE_AT && byte != b'0' && client.marks & mark::KIND == mark::AUTH_REPLY => {
+            client.marks |= mark::DENIED;
+        }
         7 => compare(client, script.phase, byte, mark::STRAGGLER),
         _ => {}
     }
+    if at == 15 && client.marks & (mark::KIND | mark::BATCH) == mark::OTHER | mark::BATCH {
+        client.left = if websocket::is_spoken(script) { client.left + behind_piece(client) } else { 0 };
+        client.at = 0;
+        client.marks &= mark::PHASE;
+        return 1;
+    }
     if client.left == 0 {
-        deliver(script, *number, client);
+        deliver_piece(script, *number, client);
         return 1;
     }
     0
+}
+
+/// Takes a byte of the time. On WebSocket there is room for 32 bits of it.
+#[inline(always)]
+fn take_time(script: &Script, client: &mut Client, at: u8, byte: u8) {
+    if !websocket::is_spoken(script) {
+        client.sent_ns = client.sent_ns << 8 | u64::from(byte);
+        return;
+    }
+    let (before, byte) = (client.sent_ns as u32, u32::from(byte));
+    let ticks = match at {
+        // Six bytes hold 48 bits, of which the lowest ten are left out, and so are the uppermost six.
+        46 => before << 6 | byte >> 2,
+        42..46 => before << 8 | byte,
+        _ => before,
+    };
+    client.sent_ns = client.sent_ns >> 32 << 32 | u64::from(ticks);
+}
+
+/// What comes, in its frame, behind the packet that is taken in pieces.
+#[inline(always)]
+fn behind_piece(client: &Client) -> u32 {
+    (client.sent_ns >> 32) as u32
+}
+
+/// A packet that was taken in pieces is complete.
+#[inline(always)]
+fn deliver_piece(script: &Script, number: u32, client: &mut Client) {
+    let mut behind = 0;
+    if websocket::is_spoken(script) {
+        behind = behind_piece(client);
+        let is_message = client.marks & mark::KIND == mark::MESSAGE;
+        // No time, but not nothing: who was let in has something here.
+        // SAFETY: the helper reads a clock.
+        client.sent_ns =
+            if is_message { time_of_tick(unsafe { bpf_ktime_get_ns() }, client.sent_ns as u32) } else { 1 };
+    }
+    deliver(script, number, client, behind);
 }
 
 /// Marks the packet unless the byte just taken is that of `expected`.
@@ -198,13 +302,11 @@ fn compare(client: &mut Client, expected: u32, byte: u8, otherwise: u8) {
     }
 }
 
-/// A packet is complete.
+/// A packet is complete, with so many bytes behind it in its frame.
 #[inline(always)]
-fn deliver(script: &Script, number: u32, client: &mut Client) {
+fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32) {
     match client.marks & mark::KIND {
-        mark::AUTH_REPLY if client.state == state::GREETED || client.state == state::GREETED_AGAIN => {
-            answer_auth(script, client);
-        }
+        mark::AUTH_REPLY if state::is_greeted(client.state) => answer_auth(script, client),
         mark::MESSAGE => {
             let marks = if client.at < STAMP_END { mark::FOREIGN } else { client.marks };
             if marks & mark::FOREIGN != 0 {
@@ -221,16 +323,18 @@ fn deliver(script: &Script, number: u32, client: &mut Client) {
         _ => count(Count::OtherPackets, 1),
     }
     client.at = 0;
-    client.left = 0;
+    client.left = behind;
     client.marks &= mark::PHASE;
 }
 
-/// The auth was answered: granted by an empty body; a refusal says why.
+/// The auth was answered: granted by an empty body, or by one that begins with the code 0.
 #[inline(always)]
 fn answer_auth(script: &Script, client: &mut Client) {
     let comes_back = client.state == state::GREETED_AGAIN;
-    if u32::from(client.at) != HEADER_BYTES {
+    let is_bare = u32::from(client.at) == HEADER_BYTES;
+    if !is_bare && (client.at <= CODE_AT || client.marks & mark::DENIED != 0) {
         client.state = state::REFUSED;
+        client.sent_ns = 0;
         count(if comes_back { Count::BackRefused } else { Count::Refused }, 1);
         return;
     }
@@ -251,7 +355,7 @@ fn is_timed(client: &Client) -> bool {
 
 /// Something stands there that is no packet.
 #[inline(always)]
-fn garble(client: &mut Client) {
+pub fn garble(client: &mut Client) {
     client.at = GARBLED;
     count(Count::Garbled, 1);
 }

@@ -14,11 +14,12 @@ use perf_tests::load::watch::Display;
 use wire::goim::op;
 
 use super::behaviour::BehaviourArguments;
+use super::fallback;
 use super::process::{raise_descriptor_limit, stop_on_signals};
-use super::xdp;
+use super::xdp::{self, Server};
 
 /// Connections per source address and destination: below the 28,232 ephemeral ports that Linux offers by default.
-const CLIENTS_PER_SOURCE: u32 = 20_000;
+pub(super) const CLIENTS_PER_SOURCE: u32 = 20_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +43,8 @@ Examples:
     perf-tests clients --clients 10000 --push-to mids --publish-rate 500
   20,000 clients made of XDP, which take hardly any of the host, on daemons that it starts itself (as root):
     perf-tests clients --engine xdp --connections 20000 --broadcasts 100
+  The same with a server of yours, whose TCP port is 3101 and whose publisher API is 3111, in the namespace theirs:
+    perf-tests clients --engine xdp --netns theirs --connect 10.0.0.1:3101 --http 127.0.0.1:3111 --connections 20000
 
 Clients that were told not to read as they should are owed nothing: the report says which of them the server closed,
 and why, and which are stuck. Who goes and comes back is owed what is published while it is there; what was under way
@@ -69,6 +72,13 @@ pub(crate) struct Arguments {
     /// Where the clients connect; several are taken in turn [default: 127.0.0.1:3101, or :3102 for WebSocket]
     #[arg(long, value_delimiter = ',')]
     connect: Vec<SocketAddr>,
+    /// With --engine xdp: the network namespace in which a server of yours listens at --connect, as ip netns names it or as a
+    /// path (/proc/PID/ns/net). The publisher runs in there too
+    #[arg(long, value_name = "NAME|PATH", requires = "connect")]
+    netns: Option<PathBuf>,
+    /// With --engine xdp: clients and server speak IPv6. With --netns it is --connect that says so
+    #[arg(long, conflicts_with = "netns")]
+    ipv6: bool,
     /// What carries the packets
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
@@ -172,12 +182,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
     let mut display = Display::default();
     let mut report = match arguments.engine {
         EngineName::Socket => {
+            if arguments.netns.is_some() {
+                return Err("--netns is for --engine xdp: for sockets, run all of it in there (ip netns exec)".into());
+            }
+            if arguments.ipv6 {
+                return Err("--ipv6 is for --engine xdp: for sockets, give --connect an IPv6 address".into());
+            }
             let engine = |scenario: &Scenario| Ok(Box::new(SocketEngine::start(scenario)?) as Box<dyn Engine>);
             conduct(scenario, engine, &stop, &mut display)?
         }
-        EngineName::Xdp => {
+        EngineName::Xdp | EngineName::XdpOrSocket => {
             arguments.check_for_xdp()?;
-            xdp::run(scenario, &stop, &mut display)?
+            xdp::check(&scenario)?;
+            let server = match &arguments.netns {
+                None => Server::Ours { is_ipv6: arguments.ipv6 },
+                Some(name) => Server::Theirs(name),
+            };
+            match xdp::bring_up(&scenario, server) {
+                Ok(rig) => xdp::run(&rig, scenario, server, &stop, &mut display)?,
+                Err(why) if arguments.engine == EngineName::XdpOrSocket => {
+                    fallback::run(scenario, server, why, &stop, &mut display)?
+                }
+                Err(why) => return Err(why.into()),
+            }
         }
     };
     drop(display);
@@ -200,22 +227,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
 enum EngineName {
     /// A kernel socket for each, wherever the server is
     Socket,
-    /// No socket: an XDP program plays them all, against daemons that the run starts in a namespace of its own. Takes root
+    /// No socket: an XDP program plays them all, against daemons that the run starts in a namespace of its own, or against a
+    /// server of yours in its namespace. Takes root
     Xdp,
+    /// The same where it can be had, and sockets where it cannot, with loud words about it
+    XdpOrSocket,
 }
 
 impl Arguments {
-    /// What clients made of XDP have no use for, or cannot do.
+    /// What clients made of XDP have no use for.
     fn check_for_xdp(&self) -> Result<(), String> {
-        if !self.connect.is_empty() {
-            return Err(
-                "--engine xdp starts the daemons itself, in a namespace of its own: leave out --connect".to_owned()
-            );
-        }
-        if self.listen_only {
-            return Err("--engine xdp has to publish itself: leave out --listen-only".to_owned());
-        }
-        Ok(())
+        let complaint = match (&self.netns, &self.connect[..]) {
+            (Some(_), [_]) => return Ok(()),
+            (Some(_), _) => "clients made of XDP connect to one address: say --connect once",
+            (None, [_, ..]) => {
+                "--engine xdp starts the daemons itself, in a namespace of its own: leave out --connect, or say with --netns \
+                 in which network namespace your server is"
+            }
+            (None, []) if self.listen_only => {
+                "--engine xdp starts the daemons itself, so nobody else can publish: leave out --listen-only, or say with \
+                 --netns and --connect where a server of yours is"
+            }
+            (None, []) => return Ok(()),
+        };
+        Err(complaint.to_owned())
     }
 
     fn scenario(&self, descriptor_limit: u64) -> Result<Scenario, String> {

@@ -3,6 +3,7 @@
 mod behaviour;
 pub(crate) mod clients;
 pub(crate) mod compare;
+mod fallback;
 pub(crate) mod floor;
 mod process;
 pub(crate) mod signoff;

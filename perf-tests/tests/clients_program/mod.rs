@@ -31,16 +31,25 @@ pub(crate) const NUMBER: u32 = 37;
 pub(crate) const SERVER_AT: u32 = u32::MAX - 20;
 pub(crate) const OURS_AT: u32 = initial_sequence(NUMBER, SECRET).wrapping_add(1);
 
+/// What the clients of most rows are.
+pub(crate) fn scenario() -> Scenario {
+    Scenario { clients: CLIENTS, rooms: ROOMS, run: RUN, first_mid: 5000, ..Scenario::default() }
+}
+
 /// The kernel's program with its clients. `None` after saying why not.
 pub(crate) fn bring_up() -> Option<Program> {
+    bring_up_as(&scenario())
+}
+
+/// The same, with the clients of a scenario.
+pub(crate) fn bring_up_as(scenario: &Scenario) -> Option<Program> {
     let loaded = match Program::load(CLIENTS, 100) {
         Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is the program's fault.
         loaded => Ok(loaded.unwrap()),
     };
     let mut program = or_skip(Kind::Kernel, "clients made of XDP", loaded)?;
-    let scenario = Scenario { clients: CLIENTS, rooms: ROOMS, run: RUN, first_mid: 5000, ..Scenario::default() };
-    program.set_script(&script(&scenario, FIRST, SECRET).unwrap()).unwrap();
+    program.set_script(&script(scenario, FIRST, SECRET).unwrap()).unwrap();
     Some(program)
 }
 

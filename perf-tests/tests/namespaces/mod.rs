@@ -2,6 +2,7 @@
 //!
 //! Names carry the process id, so that tests of several checkouts run at once; everything made here is unmade on drop,
 //! also when the test fails.
+#![allow(dead_code)] // Each test binary uses its own part of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new(role: &str) -> Self {
+    pub(crate) fn new(role: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("push-e2e-{}-{}-{role}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name]);
@@ -59,8 +60,19 @@ impl Namespace {
         in_namespace(&self.path(), work).expect("the namespace stands until it is dropped")
     }
 
-    fn ip(&self, arguments: &[&str]) {
+    /// Has `ip` do something inside.
+    pub(crate) fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", self.name.as_str()], arguments].concat());
+    }
+
+    /// What `ip` says of something inside.
+    pub(crate) fn ip_says(&self, arguments: &[&str]) -> String {
+        ip(&[&["-n", self.name.as_str()], arguments].concat())
+    }
+
+    /// As `ip netns` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -132,7 +144,8 @@ pub(crate) fn start_connect(from: IpAddr, to: SocketAddr) -> Socket {
     socket
 }
 
-fn ip(arguments: &[&str]) {
+fn ip(arguments: &[&str]) -> String {
     let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed (cargo xtask setup)");
     assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

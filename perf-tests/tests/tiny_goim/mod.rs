@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -61,11 +61,16 @@ pub(crate) const UNWELCOME_MID: i64 = 1_000_013;
 pub(crate) const ECHOED_MID: i64 = 2_000_000;
 
 impl TinyGoim {
-    /// Serves until the test's process ends.
+    /// Serves on loopback until the test's process ends.
     pub(crate) fn start(mischief: Mischief) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), mischief)
+    }
+
+    /// Serves at an address of this thread's network namespace until the test's process ends; the publisher on loopback.
+    pub(crate) fn start_at(address: IpAddr, mischief: Mischief) -> Self {
         let house = Arc::new(Mutex::new(House::default()));
-        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let (tcp, websocket, http) = (listen(), listen(), listen());
+        let listen = |address: IpAddr| TcpListener::bind((address, 0)).unwrap();
+        let (tcp, websocket, http) = (listen(address), listen(address), listen(Ipv4Addr::LOCALHOST.into()));
         let addresses = Self {
             tcp: tcp.local_addr().unwrap(),
             websocket: websocket.local_addr().unwrap(),

@@ -35,6 +35,8 @@ pub const BROADCASTS_MAP: &str = "BROADCASTS";
 pub const HEARD_FROM_MAP: &str = "HEARD_FROM";
 /// [`Late`] acknowledgements, for userspace to send.
 pub const LATE_MAP: &str = "LATE";
+/// 0 to the `u32` of the run that was heard first, when the script names none.
+pub const HEARD_RUN_MAP: &str = "HEARD_RUN";
 
 /// Room for the auth packet in the script.
 pub const GREETING_BYTES: usize = 256;
@@ -42,6 +44,9 @@ pub const GREETING_BYTES: usize = 256;
 /// The longest auth packet: a SYN's answer grows by it into the 256 bytes in front of a frame, of which the kernel keeps
 /// some for itself.
 pub const MAX_GREETING_BYTES: u32 = 208;
+
+/// The longest answer to an upgrade that is read before the server is taken for something else.
+pub const MAX_UPGRADE_ANSWER_BYTES: u32 = 8 << 10;
 
 /// Room for a number in the auth packet: the digits of the largest `u32`.
 pub const NUMBER_DIGITS: usize = 10;
@@ -63,7 +68,7 @@ pub struct Script {
     pub first_port: u32,
     /// What initial sequence numbers are drawn from.
     pub secret: u32,
-    /// The run whose messages count.
+    /// The run whose messages count. 0: the first that a client hears.
     pub run: u32,
     /// The phase whose messages count. A client's books begin anew with its first message of another phase.
     pub phase: u32,
@@ -75,7 +80,7 @@ pub struct Script {
     pub first_room: u32,
     /// Rooms: client n is in room n modulo this. 0 counts as 1.
     pub rooms: u32,
-    /// Length of what `greeting` holds. At most `MAX_GREETING_BYTES`.
+    /// Length of what `greeting` holds, the frame around the packet included. At most `MAX_GREETING_BYTES`.
     pub greeting_bytes: u32,
     /// Where in `greeting` the `NUMBER_DIGITS` of the user id go, blanks in front.
     pub mid_at: u32,
@@ -83,6 +88,10 @@ pub struct Script {
     pub room_at: u32,
     /// How many digits these are. At most `NUMBER_DIGITS`; 0 leaves the room as it is.
     pub room_digits: u32,
+    /// [`habit`]s that all clients have.
+    pub habits: u32,
+    /// Length of what `upgrade` holds. At most `MAX_GREETING_BYTES`; 0 for clients that speak TCP alone.
+    pub upgrade_bytes: u32,
     /// Nothing; keeps `greeting` on a multiple of 8.
     pub reserved: u32,
     /// Bytes that come and are not read before no more are taken, of a client that does not read as it should.
@@ -95,11 +104,13 @@ pub struct Script {
     pub acknowledges_late: u32,
     /// Bytes a second that slow clients read, by [`state::rate_of`]. The first is 0.
     pub bytes_per_second: [u32; RATES],
-    /// The auth packet of every client, zeros behind it.
+    /// The auth packet of every client, zeros behind it. On WebSocket in its frame, masked by zeros.
     pub greeting: [u8; GREETING_BYTES],
+    /// The request that every client makes to have WebSocket, zeros behind it.
+    pub upgrade: [u8; GREETING_BYTES],
 }
 
-const _: () = assert!(size_of::<Script>() == (20 + RATES) * 4 + GREETING_BYTES);
+const _: () = assert!(size_of::<Script>() == (22 + RATES) * 4 + 2 * GREETING_BYTES);
 
 /// How many rates there are at which clients read, the first of which is not at all.
 pub const RATES: usize = 8;
@@ -139,8 +150,10 @@ pub const UNHEARD: u32 = u32::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Of the packet under way: when its publisher sent it. From the grant until the first message: when that came. Of a
-    /// client that reads at a rate: its [`reading::Reading`]. 0: it was never let in, or not since it began to come back.
+    /// Of the packet under way: when its publisher sent it. From the grant until the first message: when that came. On
+    /// WebSocket, of a packet that a segment cut: in the upper half what of its frame comes behind it, in the lower one the
+    /// time in [`tick`]s. Of a client that reads at a rate: its [`reading::Reading`]. 0: it was never let in, or not since it
+    /// began to come back.
     pub sent_ns: u64,
     /// The next byte that is due from the server.
     pub next_in: u32,
@@ -149,11 +162,13 @@ pub struct Client {
     pub next_out: u32,
     /// One past the highest message number heard.
     pub next_number: u32,
-    /// Of the packet under way: bytes still to come. Before its length is whole: what is known of that.
+    /// Of the packet under way: bytes still to come. Before its length is whole: what is known of that. Between packets, on
+    /// WebSocket: what of the frame is still to come.
     pub left: u32,
     /// Of the packet under way: its operation, later its number.
     pub field: u32,
     /// Of the packet under way: bytes seen, at most [`STAMP_END`]. 0: none is. [`GARBLED`]: nothing is understood any more.
+    /// From [`FRAME_HEADER`] on: the header of a frame is under way. [`CONTROL`]: the payload of a control frame is.
     pub at: u8,
     /// One of the [`state`]s. Userspace writes it too.
     pub state: u8,
@@ -228,6 +243,35 @@ pub const fn broadcast_index(streams: u32, stream: u32, number: u32) -> u32 {
 pub const STAMP_END: u8 = 48;
 /// [`Client::at`] of a stream in which no packet begins any more.
 pub const GARBLED: u8 = u8::MAX;
+/// [`Client::at`] from which on the header of a WebSocket frame is under way.
+pub const FRAME_HEADER: u8 = 64;
+/// [`Client::at`] of a stream in which the payload of a control frame is under way.
+pub const CONTROL: u8 = 128;
+
+/// What a time becomes that has to fit into 32 bits: units of 1024 ns, which come round in 73 minutes.
+#[inline(always)]
+#[must_use]
+pub const fn tick(ns: u64) -> u32 {
+    (ns >> TICK_BITS) as u32
+}
+
+/// The time that became `tick` less than 36 minutes before `now_ns`, or after.
+#[inline(always)]
+#[must_use]
+pub const fn time_of_tick(now_ns: u64, tick_then: u32) -> u64 {
+    let ago = tick(now_ns).wrapping_sub(tick_then) as i32;
+    (now_ns >> TICK_BITS).wrapping_sub(ago as i64 as u64) << TICK_BITS
+}
+
+/// Bits of a time that a [`tick`] is without.
+pub const TICK_BITS: u32 = 10;
+
+/// Bits of [`Script::habits`].
+pub mod habit {
+    /// A client is owed what follows the first message that it hears, whatever its number: somebody else publishes, and may
+    /// have begun before.
+    pub const FROM_FIRST_HEARD: u32 = 1;
+}
 
 /// Bits of [`Client::marks`].
 pub mod mark {
@@ -241,8 +285,14 @@ pub mod mark {
     pub const HEARTBEAT_REPLY: u8 = 2;
     /// Something else of the protocol's.
     pub const OTHER: u8 = 3;
-    /// Its stamp is not of this run.
+    /// Of a message: its stamp is not of this run.
     pub const FOREIGN: u8 = 1 << 2;
+    /// Of the answer to the auth packet: it does not grant.
+    pub const DENIED: u8 = FOREIGN;
+    /// Of something else: it is the head of a batch, goim's raw one, and packets follow.
+    pub const BATCH: u8 = FOREIGN;
+    /// Of the header of a WebSocket frame: its opcode.
+    pub const OPCODE: u8 = 0b1111;
     /// It is of another stream.
     pub const MISROUTED: u8 = 1 << 3;
     /// It is of another phase.
@@ -260,6 +310,25 @@ pub const fn initial_sequence(number: u32, secret: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b1) ^ secret
 }
 
+/// How far the initial sequence numbers of a client's connections are apart: a server that still remembers the one before
+/// (TIME_WAIT) takes only what lies ahead of it. A client says far less on one.
+pub const SEQUENCE_STEP: u32 = 1 << 20;
+
+/// What client `number` has said behind the SYN of its connection, when it is at `next_out`.
+#[inline(always)]
+#[must_use]
+pub const fn said(number: u32, secret: u32, next_out: u32) -> u32 {
+    next_out.wrapping_sub(initial_sequence(number, secret)).wrapping_sub(1) % SEQUENCE_STEP
+}
+
+/// The initial sequence number of the next connection of client `number`, when the one before has come to `next_out`.
+#[must_use]
+pub const fn next_initial_sequence(number: u32, secret: u32, next_out: u32) -> u32 {
+    let first = initial_sequence(number, secret);
+    let steps = next_out.wrapping_sub(first) / SEQUENCE_STEP + 1;
+    first.wrapping_add(steps.wrapping_mul(SEQUENCE_STEP))
+}
+
 /// A number that shows no pattern, out of one that was counted.
 #[inline(always)]
 #[must_use]
@@ -273,6 +342,20 @@ pub const fn chance(counted: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_connection_begins_ahead_of_the_one_before_and_tells_what_was_said_on_it() {
+        let (number, secret) = (37, 0x5eed);
+        let mut initial = initial_sequence(number, secret);
+        for connection in 0..5000 {
+            assert_eq!(said(number, secret, initial.wrapping_add(1)), 0, "{connection}");
+            let next_out = initial.wrapping_add(1 + 300);
+            assert_eq!(said(number, secret, next_out), 300, "{connection}");
+            let next = next_initial_sequence(number, secret, next_out);
+            assert!((1..=SEQUENCE_STEP).contains(&next.wrapping_sub(next_out)), "{connection}");
+            initial = next;
+        }
+    }
 
     #[test]
     fn a_client_is_what_its_words_say() {

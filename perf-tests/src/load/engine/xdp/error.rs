@@ -28,7 +28,7 @@ pub enum XdpError {
         reason: String,
     },
     /// No driver mode, or no permission.
-    #[error("cannot attach {program} in driver mode: {reason}")]
+    #[error("cannot attach {program} in driver mode: {reason} (--engine socket needs no XDP)")]
     Attach {
         /// The program.
         program: &'static str,

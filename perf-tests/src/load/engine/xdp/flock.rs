@@ -14,6 +14,7 @@ use super::late::LateAcknowledgements;
 use super::line::Line;
 use super::orders::{Churning, Told};
 use super::owed::Owed;
+use super::program::{Counts, Program};
 use super::returns::Returns;
 use super::slow::Windows;
 use crate::load::engine::picker::Picker;
@@ -49,12 +50,12 @@ pub(super) struct Flock {
 }
 
 impl Flock {
-    pub(super) fn new(scenario: &Scenario, script: Script) -> Self {
+    pub(super) fn new(scenario: &Scenario, script: Script, at_start: Counts) -> Self {
         let acknowledging = scenario.behaviour.acknowledging;
         Self {
             scenario: scenario.clone(),
             script,
-            owed: Owed::new(scenario.clients),
+            owed: Owed::new(scenario.clients, at_start),
             picker: Picker::new(scenario.clients as usize),
             churn: None,
             mixed: 0,
@@ -104,7 +105,7 @@ impl Flock {
     }
 
     /// Draws the line.
-    pub(super) fn settle(&mut self, tally: &mut Tally) {
+    pub(super) fn settle(&mut self, program: &Program, tally: &mut Tally) -> Result<(), XdpError> {
         let told = std::mem::take(&mut self.told);
         tally.astray.stopped.clients = told.stopped;
         tally.astray.slow.clients = told.slow;
@@ -115,8 +116,12 @@ impl Flock {
         tally.returns.unanswered = told.returns.unanswered;
         tally.returns.back_us = told.returns.back_us;
         tally.returns.not_back = self.away.len() as u64;
-        tally.begun_by_second = told.begun_by_second;
-        self.owed.close();
+        let begun = &mut tally.begun_by_second;
+        begun.resize(begun.len().max(told.begun_by_second.len()), 0);
+        for (sum, part) in begun.iter_mut().zip(&told.begun_by_second) {
+            *sum += part;
+        }
+        self.owed.close(program)
     }
 
     /// The next client that is here and behaves; `None` when there is none.

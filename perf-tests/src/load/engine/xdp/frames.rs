@@ -1,12 +1,14 @@
 //! Frames that the program cannot send, because nothing came that it could answer: a client's SYN, its heartbeat, its
 //! goodbye.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
-use abi::clients::{Client, Script, initial_sequence};
+use abi::clients::{Client, Script, initial_sequence, next_initial_sequence};
 use wire::goim::{Header, op};
 
-use super::rig::{GATEWAY_MAC, SERVER_MAC};
+use super::rig::{GATEWAY_MAC, SERVER_MAC, client_address_v6};
+use super::script::as_said;
+use crate::load::scenario::Transport;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -18,17 +20,22 @@ const ACK: u8 = 0x10;
 /// headers, and no window scaling, which a client that takes everything at once has no need of.
 const SEGMENT_SIZE_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
 pub(super) const WINDOW: u16 = u16::MAX;
+const HOPS: u8 = 64;
+const TCP: u8 = 6;
 
 /// Makes them, from where the clients live to `server`.
 #[derive(Clone)]
 pub(super) struct Frames {
     script: Script,
-    server: SocketAddrV4,
+    server: SocketAddr,
+    /// As the server hears it.
+    heartbeat: Vec<u8>,
 }
 
 impl Frames {
-    pub(super) fn new(script: Script, server: SocketAddrV4) -> Self {
-        Self { script, server }
+    pub(super) fn new(script: Script, server: SocketAddr, transport: Transport) -> Self {
+        let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
+        Self { script, server, heartbeat: as_said(transport, packet.to_vec()) }
     }
 
     /// Whether a client says an auth packet at all.
@@ -46,10 +53,14 @@ impl Frames {
         self.frame(number, (sequence, 0), SYN, WINDOW, &SEGMENT_SIZE_OPTION, &[])
     }
 
+    /// The initial sequence number of a client's next connection, when the one before has come to `next_out`.
+    pub(super) fn sequence_after(&self, number: u32, next_out: u32) -> u32 {
+        next_initial_sequence(number, self.script.secret, next_out)
+    }
+
     /// The heartbeat of client `number`, which stands as `client`, and offers such a window.
     pub(super) fn heartbeat(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
-        let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
-        self.frame(number, (client.next_out, client.next_in), PSH | ACK, window, &[], &packet)
+        self.frame(number, (client.next_out, client.next_in), PSH | ACK, window, &[], &self.heartbeat)
     }
 
     /// The end of what client `number` says, which stands as `client`.
@@ -77,20 +88,34 @@ impl Frames {
         payload: &[u8],
     ) -> Vec<u8> {
         let Script { first_address, first_port, ports_per_address, .. } = self.script;
-        let source = Ipv4Addr::from(first_address + number / ports_per_address);
+        let source = first_address + number / ports_per_address;
         let port = (first_port + number % ports_per_address) as u16;
         let header_words = (20 + options.len() as u8) / 4;
         let tcp_bytes = (20 + options.len() + payload.len()) as u16;
-        let mut frame = Vec::with_capacity(34 + usize::from(tcp_bytes));
+        let mut frame = Vec::with_capacity(54 + usize::from(tcp_bytes));
         frame.extend(SERVER_MAC);
         frame.extend(GATEWAY_MAC);
-        frame.extend([0x08, 0x00, 0x45, 0]);
-        frame.extend((20 + tcp_bytes).to_be_bytes());
-        frame.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-        frame.extend(source.octets());
-        frame.extend(self.server.ip().octets());
-        let checksum = !sum(&frame[14..34], 0);
-        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        let addresses_at = match self.server {
+            SocketAddr::V4(server) => {
+                frame.extend([0x08, 0x00, 0x45, 0]);
+                frame.extend((20 + tcp_bytes).to_be_bytes());
+                frame.extend([0, 0, 0x40, 0, HOPS, TCP, 0, 0]);
+                frame.extend(source.to_be_bytes());
+                frame.extend(server.ip().octets());
+                let checksum = !sum(&frame[14..34], 0);
+                frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+                26
+            }
+            SocketAddr::V6(server) => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                frame.extend(tcp_bytes.to_be_bytes());
+                frame.extend([TCP, HOPS]);
+                frame.extend(client_address_v6(source).octets());
+                frame.extend(server.ip().octets());
+                22
+            }
+        };
+        let tcp_at = frame.len();
         frame.extend(port.to_be_bytes());
         frame.extend(self.server.port().to_be_bytes());
         frame.extend(sequence.to_be_bytes());
@@ -101,8 +126,8 @@ impl Frames {
         frame.extend(options);
         frame.extend(payload);
         // From the addresses on, with the pseudo header's length and protocol.
-        let checksum = !sum(&frame[26..], u32::from(tcp_bytes) + 6);
-        frame[50..52].copy_from_slice(&checksum.to_be_bytes());
+        let checksum = !sum(&frame[addresses_at..], u32::from(tcp_bytes) + u32::from(TCP));
+        frame[tcp_at + 16..tcp_at + 18].copy_from_slice(&checksum.to_be_bytes());
         frame
     }
 }

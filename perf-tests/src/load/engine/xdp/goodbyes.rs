@@ -191,7 +191,7 @@ pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
     // Again, because the answer to a SYN may have come meanwhile.
     let mut left = connected(line);
     while !left.is_empty() && Instant::now() < deadline {
-        let mut goodbyes = Goodbyes::of(is_connected, Duration::MAX);
+        let mut goodbyes = Goodbyes::of(state::is_connected, Duration::MAX);
         left.iter().for_each(|number| goodbyes.add(*number));
         while !goodbyes.is_done() && Instant::now() < deadline {
             goodbyes.turn(line, &mut BURST.clone())?;
@@ -215,11 +215,5 @@ pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
 
 /// Those who have a connection that can be ended in order.
 fn connected(line: &Line) -> Vec<u32> {
-    line.clients.numbered().filter(|(_, client)| is_connected(client.state)).map(|(number, _)| number).collect()
-}
-
-/// Whether a client in `state` has a connection that it can speak on.
-pub(super) fn is_connected(state: u8) -> bool {
-    let on_the_way = matches!(state, state::GREETED | state::GREETED_AGAIN | state::REFUSED | state::LEAVING);
-    on_the_way || state::is_in(state)
+    line.clients.numbered().filter(|(_, client)| state::is_connected(client.state)).map(|(number, _)| number).collect()
 }

@@ -174,6 +174,7 @@ impl Injector {
     fn answer_is_due_within(&self, number: u32) -> Option<Duration> {
         match self.line.clients.get(number)?.state {
             state::FRESH => Some(SYN_ANSWER_WITHIN),
+            state::UPGRADING => Some(GRANT_WITHIN),
             state::GREETED if self.line.frames.greet() => Some(GRANT_WITHIN),
             _ => None,
         }

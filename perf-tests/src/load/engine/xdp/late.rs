@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use abi::clients::{Client, Late, Script};
+use abi::clients::{Client, Late, Script, state};
 
 use super::error::XdpError;
-use super::goodbyes::is_connected;
 use super::line::Line;
 use super::slow;
 use crate::load::stamp::monotonic_ns;
@@ -44,7 +43,7 @@ impl LateAcknowledgements {
                 break;
             };
             let client = line.client(number)?;
-            if is_connected(client.state) {
+            if state::is_connected(client.state) {
                 let then = Client { next_in, ..client };
                 line.send(&line.frames.acknowledgement(number, &then, slow::window(script, &client)))?;
             }

@@ -9,10 +9,6 @@ use super::error::XdpError;
 use super::frames::Frames;
 use super::program::{Clients, Program};
 
-/// How far the initial sequence number of a connection is beyond what the one before had come to: a server that still
-/// remembers that (TIME_WAIT) takes only what lies ahead of it. A client says far less.
-const SEQUENCE_STEP: u32 = 1 << 20;
-
 /// See the module.
 pub(super) struct Line {
     pub(super) program: Arc<Mutex<Program>>,
@@ -34,7 +30,7 @@ impl Line {
 
     /// Sends the first SYN of a new connection of a client that has none.
     pub(super) fn begin_return(&self, number: u32) -> Result<(), XdpError> {
-        let next_out = self.client(number)?.next_out.wrapping_add(SEQUENCE_STEP);
+        let next_out = self.frames.sequence_after(number, self.client(number)?.next_out).wrapping_add(1);
         self.clients.put(number, &Client { next_out, state: state::RETURNING, ..Client::default() });
         self.say_return(number, next_out)
     }

@@ -5,11 +5,13 @@
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
 //! [`mod@script`] what the clients do · `injector` the thread that sends what the program cannot by itself · `frames` these ·
-//! `line` from userspace to one client · `flock` and `orders` who is told what · `goodbyes`, `returns`, `slow` and
-//! `late` what follows from it · `owed` who is owed what · `books` from tables to a tally · [`error`] what can be missing
+//! `line` from userspace to one client · `flock` and `orders` who is told what · `goodbyes`, `returns`, `slow` and `late`
+//! what follows from it · `farewell` the end of a run that was interrupted · `owed` who is owed what · `books` from tables to
+//! a tally · [`error`] what can be missing
 
 mod books;
 pub mod error;
+mod farewell;
 mod flock;
 mod frames;
 mod goodbyes;
@@ -24,20 +26,20 @@ pub mod rig;
 pub mod script;
 mod slow;
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use abi::clients::{Count, Script};
+use abi::clients::{Count, Script, habit};
 
 use super::{Books, Due, Engine, EngineError, Gauges, Tally};
 use crate::load::behaviour::Order;
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
 use crate::load::target::Streams;
-use books::Phase;
+use books::{NEVER_IN, Phase};
 use error::XdpError;
 use flock::Flock;
 use frames::Frames;
@@ -69,6 +71,8 @@ pub struct XdpEngine {
     at_start: Counts,
     phase: Phase,
     sealed: bool,
+    /// Whether nothing is left to be said at the end: it has been, or the server goes with the rig.
+    ends_itself: bool,
 }
 
 impl XdpEngine {
@@ -98,18 +102,18 @@ impl XdpEngine {
         if scenario.clients > room {
             return Err(XdpError::Beyond(format!("{} clients, with room for {room}", scenario.clients)));
         }
-        held.forget_clients();
+        held.forget_clients()?;
         // Of those who were here before.
         held.take_late(drop);
         held.set_script(&script)?;
         let (at_start, phase, clients) = (held.counts()?, Phase::new(&held)?, Arc::clone(held.clients()));
         drop(held);
         let signals = Arc::new(Signals::new(scenario.clients));
-        let flock = Arc::new(Mutex::new(Flock::new(scenario, script)));
         let line = || -> Result<Line, XdpError> {
-            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server));
+            let (clients, frames) = (Arc::clone(&clients), Frames::new(script, server, scenario.transport));
             Ok(Line { program: Arc::clone(&program), clients, frames, socket: rig.frame_socket()? })
         };
+        let flock = Arc::new(Mutex::new(Flock::new(scenario, script, at_start)));
         let injector = Injector {
             line: line()?,
             scenario: scenario.clone(),
@@ -119,7 +123,18 @@ impl XdpEngine {
         let thread = thread::Builder::new().name("injector".to_owned());
         let injector = thread.spawn(move || injector.run()).map_err(XdpError::io("start the injector"))?;
         let (scenario, line) = (scenario.clone(), line()?);
-        Ok(Self { program, signals, injector: Some(injector), line, scenario, flock, at_start, phase, sealed: false })
+        Ok(Self {
+            program,
+            signals,
+            injector: Some(injector),
+            line,
+            scenario,
+            flock,
+            at_start,
+            phase,
+            sealed: false,
+            ends_itself: !rig.is_server_borrowed(),
+        })
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -157,7 +172,7 @@ impl Engine for XdpEngine {
             Count::SilentReset,
             Count::SilentClosed,
         ]);
-        let refused = of(&[Count::Refused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant]);
+        let refused = of(&NEVER_IN);
         let unanswered =
             if self.sealed { u64::from(self.scenario.clients).saturating_sub(joined + refused) } else { 0 };
         let mut gauges = Gauges {
@@ -191,18 +206,22 @@ impl Engine for XdpEngine {
     fn seal(&mut self) -> Result<u64, EngineError> {
         self.signals.sealed.store(true, Ordering::Release);
         self.sealed = true;
-        Ok(self.program().counts()?.since(&self.at_start).of(Count::Joined))
+        let mut flock = self.flock.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
+        self.phase.seal(&program, &flock.script, begun_ns);
+        let script = flock.script;
+        flock.owed.seal(&program, &script);
+        Ok(program.counts()?.since(&self.at_start).of(Count::Joined))
     }
 
     fn open(&mut self, books: &Books) -> Result<Vec<u32>, EngineError> {
-        if books.run == 0 || books.numbers.is_none() {
-            let what = "hear what another run publishes: they have to be told whose messages count";
-            return Err(XdpError::Beyond(what.to_owned()).into());
-        }
         let streams = Streams::new(books.target, self.scenario.clients, self.scenario.rooms).count();
+        let anchor = if books.numbers.is_none() { habit::FROM_FIRST_HEARD } else { 0 };
         let mut flock = self.flock.lock().unwrap_or_else(PoisonError::into_inner);
         let flock = &mut *flock;
-        flock.script = Script { run: books.run, phase: books.phase, streams, ..flock.script };
+        let habits = flock.script.habits & !habit::FROM_FIRST_HEARD | anchor;
+        flock.script = Script { run: books.run, phase: books.phase, streams, habits, ..flock.script };
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.set_script(&flock.script)?;
         self.phase.open();
@@ -232,18 +251,15 @@ impl Engine for XdpEngine {
         };
         let balance = flock.owed.balance(&program, &flock.script, &ends, false)?;
         let mut tally = self.phase.settle(&program, balance, &ends)?;
-        tally.run = flock.script.run;
-        flock.settle(&mut tally);
+        tally.run = if flock.script.run == 0 { program.heard_run()? } else { flock.script.run };
+        flock.settle(&program, &mut tally)?;
         tally.heartbeats_sent = self.phase.heartbeats_since(self.signals.heartbeats.load(Ordering::Relaxed));
-        if self.sealed {
-            let begun_ns = |number: u32| self.signals.begun_ns[number as usize].load(Ordering::Relaxed);
-            self.phase.tell_of_building(&program, begun_ns, &mut tally);
-        }
         Ok(tally)
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
         self.stop()?;
+        self.ends_itself = true;
         self.flock().hear_all(&self.line)?;
         Ok(goodbyes::end_all(&self.line, self.scenario.clients)?)
     }
@@ -257,13 +273,16 @@ impl Drop for XdpEngine {
     fn drop(&mut self) {
         // Nobody is left to hear of an error.
         let _ = self.stop();
+        if !self.ends_itself {
+            let _ = farewell::reset_all(&self.line, self.scenario.clients);
+        }
     }
 }
 
 /// The one server that all clients speak with.
-fn server_of(scenario: &Scenario) -> Result<SocketAddrV4, XdpError> {
+fn server_of(scenario: &Scenario) -> Result<SocketAddr, XdpError> {
     match scenario.connect[..] {
-        [SocketAddr::V4(server)] => Ok(server),
-        _ => Err(XdpError::Beyond("they connect to one IPv4 address".to_owned())),
+        [server] => Ok(server),
+        _ => Err(XdpError::Beyond("they connect to one address".to_owned())),
     }
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use abi::clients::{Client, Count, Script, UNHEARD, mark, state};
+use abi::clients::{Client, Count, Script, UNHEARD, habit, mark, state};
 
 use super::error::XdpError;
-use super::program::Program;
+use super::program::{Counts, Program};
 use crate::load::ledger::Balance;
 use crate::load::numbers::Numbers;
 
@@ -25,8 +25,8 @@ pub(super) struct Owed {
     numbers: Option<Arc<Numbers>>,
     /// What clients that went were owed until then.
     settled: Balance,
-    /// Missing numbers when the phase was opened: what is added is this phase's.
-    missing_before: u64,
+    /// What was counted when the phase was opened, or before that at the last line: what is added is this phase's.
+    before: Counts,
 }
 
 /// What a client is owed, and what it heard of that.
@@ -49,13 +49,33 @@ impl Part {
         balance.incomplete_clients += u64::from(missing > 0 || self.has_holes);
         balance.silent_clients += u64::from(end > self.from && !self.heard);
     }
+
+    /// The same for one that is owed from the first that it hears: of who heard something the counts tell the rest. How much
+    /// a silent one was owed is not known, but at least one message, or it would not be silent.
+    fn settle_from_the_first(&self, end: u32, balance: &mut Balance) {
+        let is_silent = end > 0 && !self.heard;
+        let not_reached = if is_silent { 1 } else { end.saturating_sub(self.next) };
+        balance.due += u64::from(not_reached);
+        balance.missing += u64::from(not_reached);
+        balance.incomplete_clients += u64::from(not_reached > 0 || self.has_holes);
+        balance.silent_clients += u64::from(is_silent);
+    }
 }
 
 impl Owed {
     /// Nobody is owed anything yet.
-    pub(super) fn new(clients: u32) -> Self {
+    pub(super) fn new(clients: u32, before: Counts) -> Self {
         let from = vec![NOTHING; clients as usize];
-        Self { from, numbers: None, settled: Balance::default(), missing_before: 0 }
+        Self { from, numbers: None, settled: Balance::default(), before }
+    }
+
+    /// The building has ended: where somebody else publishes, whoever is in now is owed what follows the first message that it
+    /// hears.
+    pub(super) fn seal(&mut self, program: &Program, script: &Script) {
+        for (number, client) in of_script(program, script) {
+            let is_owed = client.state == state::JOINED || heard_by(script, &client).is_some();
+            self.from[number as usize] = if is_owed { 0 } else { NOTHING };
+        }
     }
 
     /// Whoever is in now is owed all of a phase, and whoever reads again is as well. Says how many follow each stream.
@@ -67,7 +87,7 @@ impl Owed {
     ) -> Result<Vec<u32>, XdpError> {
         self.numbers = numbers;
         self.settled = Balance::default();
-        self.missing_before = program.counts()?.of(Count::Missing);
+        self.before = program.counts()?;
         let mut members = vec![0; script.streams.max(1) as usize];
         for (from, (number, client)) in self.from.iter_mut().zip(program.clients().numbered()) {
             let reads_again = program.clients().turn(number, state::RESUMED, state::JOINED);
@@ -92,12 +112,12 @@ impl Owed {
         client: &Client,
     ) -> Result<(), XdpError> {
         let Some(part) = self.part(program, script, number, client)? else { return Ok(()) };
-        let begun = self.begun(script, number).unwrap_or(0);
+        self.from[number as usize] = NOTHING;
+        let Some(begun) = self.begun(script, number) else { return Ok(()) };
         self.settled.in_doubt += u64::from(begun.saturating_sub(part.next));
         if part.heard {
             part.settle(part.next, &mut self.settled);
         }
-        self.from[number as usize] = NOTHING;
         Ok(())
     }
 
@@ -110,9 +130,9 @@ impl Owed {
         client: &Client,
     ) -> Result<(), XdpError> {
         let Some(part) = self.part(program, script, number, client)? else { return Ok(()) };
-        let begun = self.begun(script, number).unwrap_or(0);
-        part.settle(begun.max(part.next), &mut self.settled);
         self.from[number as usize] = NOTHING;
+        let Some(begun) = self.begun(script, number) else { return Ok(()) };
+        part.settle(begun.max(part.next), &mut self.settled);
         Ok(())
     }
 
@@ -126,24 +146,35 @@ impl Owed {
         connected: bool,
     ) -> Result<Balance, XdpError> {
         let mut balance = self.settled;
+        let is_anchored = script.habits & habit::FROM_FIRST_HEARD == 0;
         for (from, (number, client)) in self.from.iter().zip(program.clients().numbered()) {
             if *from == NOTHING || (connected && client.state != state::JOINED) {
                 continue;
             }
             let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
-            if let Some(part) = self.part(program, script, number, &client)? {
+            let Some(part) = self.part(program, script, number, &client)? else { continue };
+            if is_anchored {
                 part.settle(end, &mut balance);
+            } else {
+                part.settle_from_the_first(end, &mut balance);
             }
         }
         // Those that a gap left out are known only in sum.
-        balance.missing += program.counts()?.of(Count::Missing).wrapping_sub(self.missing_before);
+        let since = program.counts()?.since(&self.before);
+        balance.missing += since.of(Count::Missing);
+        if !is_anchored {
+            // From each one's first on: what it heard, and what it did not.
+            balance.due += since.of(Count::Messages).wrapping_add(since.of(Count::Missing));
+        }
         Ok(balance)
     }
 
     /// The line is drawn: nobody is owed anything any more.
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&mut self, program: &Program) -> Result<(), XdpError> {
         self.from.fill(NOTHING);
         self.settled = Balance::default();
+        self.before = program.counts()?;
+        Ok(())
     }
 
     fn part(&self, program: &Program, script: &Script, number: u32, client: &Client) -> Result<Option<Part>, XdpError> {
@@ -175,6 +206,11 @@ fn part_of(script: &Script, client: &Client, latest: u32, first: Option<u32>) ->
         heard: heard.is_some(),
         has_holes: heard.is_some() && client.missed != 0,
     }
+}
+
+/// The script's clients. The table may have room for more.
+pub(super) fn of_script(program: &Program, script: &Script) -> impl Iterator<Item = (u32, Client)> {
+    program.clients().numbered().take(script.clients as usize)
 }
 
 pub(super) fn stream_of(script: &Script, number: u32) -> usize {

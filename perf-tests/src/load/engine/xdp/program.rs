@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::clients::{
     BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP,
-    HEARD_FROM_MAP, LATE_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
+    HEARD_FROM_MAP, HEARD_RUN_MAP, LATE_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
-use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
@@ -155,9 +155,17 @@ impl Program {
         self.clients.client(number)
     }
 
-    /// Clears the table for others: nobody has begun.
-    pub fn forget_clients(&mut self) {
+    /// Clears the table for others: nobody has begun, and nobody heard of any run.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn forget_clients(&mut self) -> Result<(), XdpError> {
         self.clients.forget();
+        if self.heard_run()? == 0 {
+            return Ok(());
+        }
+        let mut heard: HashMap<_, u32, u32> = typed(self.object.map_mut(HEARD_RUN_MAP), HEARD_RUN_MAP)?;
+        heard.remove(&0).map_err(failed("clear", HEARD_RUN_MAP))
     }
 
     /// Tells the clients what to do.
@@ -213,6 +221,18 @@ impl Program {
         Ok(())
     }
 
+    /// The run whose messages count because it was heard first; 0 when none was, or the script names one.
+    ///
+    /// # Errors
+    /// [`XdpError::Table`].
+    pub fn heard_run(&self) -> Result<u32, XdpError> {
+        let table: HashMap<_, u32, u32> = typed(self.object.map(HEARD_RUN_MAP), HEARD_RUN_MAP)?;
+        match table.get(&0, 0) {
+            Err(MapError::KeyNotFound) => Ok(0),
+            heard => heard.map_err(failed("read", HEARD_RUN_MAP)),
+        }
+    }
+
     fn sums(&self, name: &'static str, entries: u32) -> Result<Vec<u64>, XdpError> {
         let table: PerCpuArray<_, u64> = typed(self.object.map(name), name)?;
         let sum = |entry: u32| {
@@ -231,7 +251,7 @@ where
     T::try_from(map).map_err(|error| XdpError::Table { doing: "open", table, reason: error.to_string() })
 }
 
-fn failed(doing: &'static str, table: &'static str) -> impl FnOnce(aya::maps::MapError) -> XdpError {
+fn failed(doing: &'static str, table: &'static str) -> impl FnOnce(MapError) -> XdpError {
     move |error| XdpError::Table { doing, table, reason: words_of(&error) }
 }
 

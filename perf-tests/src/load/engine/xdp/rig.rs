@@ -7,11 +7,18 @@
 //!           the appliance's filter
 //! ```
 //!
+//! Where the kernel has IPv6, the same once more: fd64::1, and fd80::/64 by fd64::2.
+//!
+//! Around a server that is not ours the rig is built by [`Rig::build_around`] (`borrowed`).
+//!
 //! Nobody but this process holds namespaces, link and programs, so they go with it, however it ends. Nothing leaves the
 //! pair: there is no other interface in either namespace but loopback.
 
+mod borrowed;
+mod ipv6;
+
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,6 +37,7 @@ use super::program::{Program, object};
 use super::script::{FIRST_PORT, PORTS_PER_ADDRESS};
 use crate::probe::daemons::{Addresses, in_namespace};
 use crate::sys;
+pub use ipv6::{SERVER_V6, client_address as client_address_v6};
 
 /// The server's address.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
@@ -48,7 +56,7 @@ const SERVER_END: &str = "push0";
 const CLIENTS_END: &str = "clients0";
 /// Queues of each end. The ring of one holds 256 frames, and what a burst of the server's puts beyond is lost, to be repeated
 /// a fifth of a second later. A flow keeps its queue, so a client's segments stay in order.
-const QUEUES: &str = "4";
+const QUEUES: &str = "32";
 /// Of the two ends, locally administered.
 pub(super) const SERVER_MAC: [u8; 6] = [2, 0x70, 0x75, 0x73, 0x68, 1];
 pub(super) const GATEWAY_MAC: [u8; 6] = [2, 0x70, 0x75, 0x73, 0x68, 2];
@@ -78,8 +86,16 @@ pub struct Rig {
     _filter: Option<Ebpf>,
     server: File,
     clients: File,
+    /// Whether somebody else made it, and goes on with it.
+    is_server_borrowed: bool,
     /// Addresses that clients have had, from the first on.
     used_addresses: AtomicU32,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl std::fmt::Debug for Rig {
@@ -94,18 +110,27 @@ impl Rig {
     /// # Errors
     /// [`XdpError`] says what is missing; nothing is left then.
     pub fn build(program: Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
-        let program = Arc::new(Mutex::new(program));
-        let (server, clients) = (new_namespace()?, new_namespace()?);
-        let mut rig = Self { program, _filter: None, server, clients, used_addresses: AtomicU32::new(0) };
+        let rig = Self::around(new_namespace()?, false, program)?;
         rig.link()?;
-        let clients_index = rig.in_clients(|| index_of(CLIENTS_END))??;
-        let server_index = rig.in_server(|| index_of(SERVER_END))??;
-        rig.in_clients(|| rig.program().attach(PROGRAM, clients_index))??;
-        rig._filter = rig.in_server(|| match server_end {
-            ServerEnd::Pass => rig.program().attach(PASS, server_index).map(|()| None),
+        rig.attach(server_end)
+    }
+
+    /// With nothing in its namespaces yet.
+    fn around(server: File, is_server_borrowed: bool, program: Program) -> Result<Self, XdpError> {
+        let program = Arc::new(Mutex::new(program));
+        let (clients, used_addresses) = (new_namespace()?, AtomicU32::new(0));
+        Ok(Self { program, _filter: None, server, clients, is_server_borrowed, used_addresses })
+    }
+
+    fn attach(mut self, server_end: &ServerEnd) -> Result<Self, XdpError> {
+        let clients_index = self.in_clients(|| index_of(CLIENTS_END))??;
+        let server_index = self.in_server(|| index_of(SERVER_END))??;
+        self.in_clients(|| self.program().attach(PROGRAM, clients_index))??;
+        self._filter = self.in_server(|| match server_end {
+            ServerEnd::Pass => self.program().attach(PASS, server_index).map(|()| None),
             ServerEnd::Filter(ports) => filter(ports, server_index).map(Some),
         })??;
-        Ok(rig)
+        Ok(self)
     }
 
     /// The program that plays the clients.
@@ -162,8 +187,8 @@ impl Rig {
         })?
     }
 
-    /// The pair, its addresses, and the one route.
-    fn link(&self) -> Result<(), XdpError> {
+    /// The pair, one end in each namespace.
+    fn link_pair(&self) -> Result<(), XdpError> {
         let (server_mac, gateway_mac) = (text_of(SERVER_MAC), text_of(GATEWAY_MAC));
         // The other end is given to a namespace by a thread that is in it.
         self.in_clients(|| {
@@ -175,18 +200,37 @@ impl Rig {
                     [&["type", "veth", "peer", "name", CLIENTS_END, "address", &gateway_mac][..], &queues].concat();
                 ip(&[&ours[..], &theirs, &["netns", &thread]].concat())
             })
-        })???;
+        })??
+    }
+
+    fn set_up_clients_end(&self) -> Result<(), XdpError> {
         self.in_clients(|| {
             // It would ask its neighbours for routers, and answer for addresses that are the program's.
-            set("ipv6/conf/all/disable_ipv6", "1")?;
+            if ipv6::is_there() {
+                set("ipv6/conf/all/disable_ipv6", "1")?;
+            }
             ip(&["link", "set", CLIENTS_END, "up"])
-        })??;
+        })?
+    }
+
+    /// The pair, its addresses, and the one route.
+    fn link(&self) -> Result<(), XdpError> {
+        self.link_pair()?;
+        self.set_up_clients_end()?;
+        let gateway_mac = text_of(GATEWAY_MAC);
         self.in_server(|| {
             ip(&["link", "set", "lo", "up"])?;
+            if ipv6::is_there() {
+                ipv6::prepare()?;
+                ipv6::give_address(SERVER_V6)?;
+            }
             ip(&["address", "add", &format!("{SERVER}/30"), "dev", SERVER_END])?;
             ip(&["link", "set", SERVER_END, "up"])?;
             ip(&["neighbour", "add", GATEWAY, "lladdr", &gateway_mac, "dev", SERVER_END, "nud", "permanent"])?;
             ip(&["route", "add", CLIENTS_NETWORK, "via", GATEWAY, "dev", SERVER_END])?;
+            if ipv6::is_there() {
+                ipv6::lead_to_clients()?;
+            }
             SERVER_SETTINGS.iter().try_for_each(|(name, value)| set(name, value))
         })?
     }
@@ -195,7 +239,13 @@ impl Rig {
 /// Where daemons of ours are in the server's namespace, which is theirs alone.
 #[must_use]
 pub fn addresses() -> Addresses {
-    let outside = |port| SocketAddr::from((SERVER, port));
+    addresses_at(SERVER.into())
+}
+
+/// The same, with one of the server's addresses.
+#[must_use]
+pub fn addresses_at(server: IpAddr) -> Addresses {
+    let outside = |port| SocketAddr::from((server, port));
     let inside = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Addresses {
         tcp: outside(3101),
@@ -260,10 +310,15 @@ fn set(name: &str, value: &str) -> Result<(), XdpError> {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), XdpError> {
+    ip_says(arguments).map(drop)
+}
+
+/// What `ip` prints.
+fn ip_says(arguments: &[&str]) -> Result<String, XdpError> {
     let doing = format!("run ip {} (package iproute2)", arguments.join(" "));
     let output = Command::new("ip").args(arguments).output().map_err(XdpError::io(doing.as_str()))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(XdpError::io(doing)(std::io::Error::other(said)))

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddrV4;
 
-use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, RATES, Script};
+use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, RATES, Script, habit};
 use wire::goim::{Header, op};
 
 use super::error::XdpError;
 use crate::load::scenario::{Dialect, Scenario, Transport};
+use crate::websocket;
 
 /// Clients of one address. So many share a limit that the server keeps per address.
 pub const PORTS_PER_ADDRESS: u32 = 16;
@@ -14,18 +15,19 @@ pub const PORTS_PER_ADDRESS: u32 = 16;
 /// The first port of each address: behind those that belong to services.
 pub const FIRST_PORT: u32 = 20_000;
 
+/// Where WebSocket is asked for, with one key for all.
+const PATH: &str = "/sub";
+const NONCE: &[u8; 16] = b"perf-tests nonce";
+
 /// User id that stands in the template until the program writes a client's: the longest.
 const ANY_MID: u32 = u32::MAX;
 
-/// What the clients of `scenario` do, the first of them at `first`.
+/// What the clients of `scenario` do, the first of them at `first`. They are ready for a publisher that is not ours.
 ///
 /// # Errors
 /// [`XdpError::Beyond`] says what of it they cannot do.
 pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<Script, XdpError> {
     let beyond = |what: String| Err(XdpError::Beyond(what));
-    if scenario.transport != Transport::Tcp || scenario.dialect != Dialect::Goim {
-        return beyond("they speak the goim dialect over TCP only".to_owned());
-    }
     if !scenario.own_keys.is_empty() {
         return beyond("they bring no keys of their own".to_owned());
     }
@@ -44,13 +46,34 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
     let body = request.to_body();
     let mut packet = Vec::new();
     Header { version: 1, operation: op::AUTH, sequence: 1 }.put_packet(&body, &mut packet);
+    let packet = as_said(scenario.transport, packet);
     if packet.len() > MAX_GREETING_BYTES as usize {
         return beyond(format!("an auth packet of {} bytes, with room for {MAX_GREETING_BYTES}", packet.len()));
     }
-    let room = format!("{}://{lowest}\"", scenario.room_type);
+    // How a room begins and ends in the packet, the digits between.
+    let (before, behind) = match scenario.dialect {
+        Dialect::Goim => (format!("{}://", scenario.room_type), "\""),
+        Dialect::Bilibili => ("\"roomid\":".to_owned(), ""),
+    };
+    let room = format!("{before}{lowest}{behind}");
     let (Some(mid_at), Some(room_at)) = (place_of(&packet, &ANY_MID.to_string()), place_of(&packet, &room)) else {
         return beyond("an auth packet in which user id or room stand nowhere, or twice".to_owned());
     };
+    let request = match scenario.transport {
+        Transport::Tcp => String::new(),
+        Transport::Websocket => {
+            let host = scenario.connect.first().map_or_else(String::new, ToString::to_string);
+            websocket::request(&host, PATH, &websocket::key(*NONCE), "")
+        }
+    };
+    if request.len() > MAX_GREETING_BYTES as usize {
+        return beyond(format!(
+            "a request for WebSocket of {} bytes, with room for {MAX_GREETING_BYTES}",
+            request.len()
+        ));
+    }
+    let mut upgrade = [0; GREETING_BYTES];
+    upgrade[..request.len()].copy_from_slice(request.as_bytes());
     let mut greeting = [0; GREETING_BYTES];
     greeting[..packet.len()].copy_from_slice(&packet);
     Ok(Script {
@@ -67,8 +90,10 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
         rooms: scenario.rooms,
         greeting_bytes: packet.len() as u32,
         mid_at,
-        room_at: room_at + (room.len() - 1 - lowest.len()) as u32,
+        room_at: room_at + before.len() as u32,
         room_digits: lowest.len() as u32,
+        habits: habit::FROM_FIRST_HEARD,
+        upgrade_bytes: request.len() as u32,
         reserved: 0,
         room_bytes: room_bytes(scenario.behaviour.slow_buffer_bytes),
         all_read: 0,
@@ -77,6 +102,7 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
         acknowledges_late: u32::from(scenario.behaviour.acknowledging.delay_ms > 0),
         bytes_per_second: [0; RATES],
         greeting,
+        upgrade,
     })
 }
 
@@ -89,6 +115,18 @@ fn room_bytes(buffer_bytes: usize) -> u32 {
     } else {
         u32::try_from(buffer_bytes).map_or(most, |bytes| most.min(bytes.saturating_mul(2)))
     }
+}
+
+/// What a client sends, as it goes over `transport`.
+#[must_use]
+pub fn as_said(transport: Transport, packet: Vec<u8>) -> Vec<u8> {
+    if transport == Transport::Tcp {
+        return packet;
+    }
+    let mut frame = Vec::new();
+    // Masked, as a client's has to be, by what leaves it as it is: the program writes numbers into it.
+    websocket::put_frame(true, websocket::opcode::BINARY, &packet, [0; 4], &mut frame);
+    frame
 }
 
 /// Where `text` stands in `bytes`, when that is once.
