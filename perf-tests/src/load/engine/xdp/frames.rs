@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 
-use abi::clients::{Client, Script, initial_sequence};
+use abi::clients::{Client, Script, initial_sequence, next_initial_sequence, state};
 use wire::goim::{Header, op};
 
 use super::rig::{GATEWAY_MAC, SERVER_MAC, client_address_v6};
 use super::script::as_said;
 use crate::load::scenario::Transport;
+use crate::websocket::{GOING_AWAY, opcode, put_frame};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -19,7 +20,7 @@ const ACK: u8 = 0x10;
 /// What fits into a frame of an Ethernet link without TCP's options. No timestamps, so that an answer has 40 bytes of
 /// headers, and no window scaling, which a client that takes everything at once has no need of.
 const SEGMENT_SIZE_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
-const WINDOW: u16 = u16::MAX;
+pub(super) const WINDOW: u16 = u16::MAX;
 const HOPS: u8 = 64;
 const TCP: u8 = 6;
 
@@ -30,12 +31,18 @@ pub(super) struct Frames {
     server: SocketAddr,
     /// As the server hears it.
     heartbeat: Vec<u8>,
+    /// What a client says before its end.
+    goodbye: Vec<u8>,
 }
 
 impl Frames {
     pub(super) fn new(script: Script, server: SocketAddr, transport: Transport) -> Self {
         let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
-        Self { script, server, heartbeat: as_said(transport, packet.to_vec()) }
+        let mut goodbye = Vec::new();
+        if transport == Transport::Websocket {
+            put_frame(true, opcode::CLOSE, &GOING_AWAY, [0; 4], &mut goodbye);
+        }
+        Self { script, server, heartbeat: as_said(transport, packet.to_vec()), goodbye }
     }
 
     /// Whether a client says an auth packet at all.
@@ -45,35 +52,56 @@ impl Frames {
 
     /// The SYN of client `number`.
     pub(super) fn syn(&self, number: u32) -> Vec<u8> {
-        self.frame(number, initial_sequence(number, self.script.secret), 0, SYN, &SEGMENT_SIZE_OPTION, &[])
+        self.syn_from(number, initial_sequence(number, self.script.secret))
     }
 
-    /// The heartbeat of client `number`, which stands as `client`.
-    pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &self.heartbeat)
+    /// A SYN of client `number` with an initial sequence number that is not its first.
+    pub(super) fn syn_from(&self, number: u32, sequence: u32) -> Vec<u8> {
+        self.frame(number, (sequence, 0), SYN, WINDOW, &SEGMENT_SIZE_OPTION, &[])
+    }
+
+    /// The initial sequence number of a client's next connection, when the one before has come to `next_out`.
+    pub(super) fn sequence_after(&self, number: u32, next_out: u32) -> u32 {
+        next_initial_sequence(number, self.script.secret, next_out)
+    }
+
+    /// The heartbeat of client `number`, which stands as `client`, and offers such a window.
+    pub(super) fn heartbeat(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
+        self.frame(number, (client.next_out, client.next_in), PSH | ACK, window, &[], &self.heartbeat)
     }
 
     /// The end of what client `number` says, which stands as `client`.
     pub(super) fn fin(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, FIN | ACK, &[], &[])
+        let place = (client.next_out, client.next_in);
+        self.frame(number, place, FIN | ACK, WINDOW, &[], self.goodbye_of(client))
+    }
+
+    /// The byte that the server awaits when it has heard that end.
+    pub(super) fn behind_fin(&self, client: &Client) -> u32 {
+        client.next_out.wrapping_add(self.goodbye_of(client).len() as u32 + 1)
+    }
+
+    /// Before the upgrade there are no frames to say anything in.
+    fn goodbye_of(&self, client: &Client) -> &[u8] {
+        if state::is_in(client.state) || client.state == state::LEAVING { &self.goodbye } else { &[] }
     }
 
     /// The end of the connection of client `number`, which stands as `client`.
     pub(super) fn reset(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, RST | ACK, &[], &[])
+        self.frame(number, (client.next_out, client.next_in), RST | ACK, WINDOW, &[], &[])
     }
 
-    /// Client `number`, which stands as `client`, says how far it has heard.
-    pub(super) fn acknowledgement(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, ACK, &[], &[])
+    /// Client `number`, which stands as `client`, says how far it has heard, and what it has room for.
+    pub(super) fn acknowledgement(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
+        self.frame(number, (client.next_out, client.next_in), ACK, window, &[], &[])
     }
 
     fn frame(
         &self,
         number: u32,
-        sequence: u32,
-        acknowledged: u32,
+        (sequence, acknowledged): (u32, u32),
         flags: u8,
+        window: u16,
         options: &[u8],
         payload: &[u8],
     ) -> Vec<u8> {
@@ -111,7 +139,7 @@ impl Frames {
         frame.extend(sequence.to_be_bytes());
         frame.extend(acknowledged.to_be_bytes());
         frame.extend([header_words << 4, flags]);
-        frame.extend(WINDOW.to_be_bytes());
+        frame.extend(window.to_be_bytes());
         frame.extend([0; 4]);
         frame.extend(options);
         frame.extend(payload);
