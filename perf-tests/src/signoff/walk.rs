@@ -229,6 +229,10 @@ impl Walk<'_> {
             stage.run(phase, &mut crowd)?;
             self.recorder.end();
         }
+        if !self.stop.load(Ordering::Acquire) {
+            // The next ones are to find the edge empty.
+            crowd.disperse()?;
+        }
         Ok(())
     }
 }

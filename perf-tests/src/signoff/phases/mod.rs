@@ -120,6 +120,14 @@ pub(super) struct Crowd<'w> {
     slab_bytes_before: u64,
 }
 
+impl Crowd<'_> {
+    /// All go, and the edge has noticed.
+    pub(super) fn disperse(self) -> Result<(), PhaseError> {
+        self.conductor.finish()?;
+        Ok(())
+    }
+}
+
 /// Everything at one moment.
 struct Moment {
     sample: Sample,

@@ -47,8 +47,8 @@ impl Phase {
     /// Ends the building: takes down who never got an answer and how long the others took, `begun_ns` says from when on.
     /// Where somebody else publishes, whoever is in now is owed what follows the first message that it hears.
     pub(super) fn seal(&mut self, program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) {
-        self.building = Some(built(program, begun_ns));
-        for (number, client) in numbered(program) {
+        self.building = Some(built(program, script, begun_ns));
+        for (number, client) in numbered(program, script) {
             self.owed[number as usize] = client.state == state::JOINED || heard_by(script, &client) > 0;
         }
     }
@@ -57,7 +57,7 @@ impl Phase {
     pub(super) fn open(&mut self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
         let mut members = vec![0; script.streams.max(1) as usize];
         let owed = &mut self.owed;
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             let is_in = client.state == state::JOINED;
             owed[number as usize] = is_in;
             members[stream_of(script, number)] += u32::from(is_in);
@@ -70,7 +70,7 @@ impl Phase {
     /// How far each stream's numbers went, as far as anybody heard.
     pub(super) fn heard(&self, program: &Program, script: &Script) -> Vec<u32> {
         let mut ends = vec![0; script.streams.max(1) as usize];
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
             *end = (*end).max(heard_by(script, &client));
         }
@@ -81,7 +81,7 @@ impl Phase {
     pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
         let mut balance = Balance::default();
         let is_anchored = script.habits & habit::FROM_FIRST_HEARD == 0;
-        for (number, client) in numbered(program) {
+        for (number, client) in numbered(program, script) {
             if !self.owed[number as usize] {
                 continue;
             }
@@ -167,10 +167,10 @@ impl Phase {
 }
 
 /// Who never got an answer, and how long the others took.
-fn built(program: &Program, begun_ns: impl Fn(u32) -> u64) -> Tally {
+fn built(program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) -> Tally {
     let mut tally = Tally::default();
     let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-    for (number, client) in numbered(program) {
+    for (number, client) in numbered(program, script) {
         let begun_ns = begun_ns(number);
         if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
             let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
@@ -197,8 +197,9 @@ fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
     }
 }
 
-fn numbered(program: &Program) -> impl Iterator<Item = (u32, Client)> {
-    (0..).zip(program.clients().iter())
+/// The script's clients. The table may have room for more.
+fn numbered(program: &Program, script: &Script) -> impl Iterator<Item = (u32, Client)> {
+    (0..script.clients).zip(program.clients().iter())
 }
 
 fn stream_of(script: &Script, number: u32) -> usize {

@@ -56,7 +56,7 @@ const SERVER_END: &str = "push0";
 const CLIENTS_END: &str = "clients0";
 /// Queues of each end. The ring of one holds 256 frames, and what a burst of the server's puts beyond is lost, to be repeated
 /// a fifth of a second later. A flow keeps its queue, so a client's segments stay in order.
-const QUEUES: &str = "4";
+const QUEUES: &str = "32";
 /// Of the two ends, locally administered.
 pub(super) const SERVER_MAC: [u8; 6] = [2, 0x70, 0x75, 0x73, 0x68, 1];
 pub(super) const GATEWAY_MAC: [u8; 6] = [2, 0x70, 0x75, 0x73, 0x68, 2];
