@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what the appliance costs beside a raw loop of sends, both built with optimisation, on loopback.
 //!
-//! It runs `perf-tests signoff` with the profile `bench` once for each of the edge's two send paths, and shows both reports
-//! in one table (`perf-tests table`), whose limits decide the exit code. Clients and daemons share this machine's CPUs, so
-//! what means something are the ratios.
+//! It runs `perf-tests signoff` with the profiles `bench` and, where root allows, `bench-xdp`, once for each of the edge's two
+//! send paths, and shows the reports in one table (`perf-tests table`), whose limits decide the exit code. Clients and daemons
+//! share this machine's CPUs, so what means something are the ratios.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,13 @@ use std::process::Command;
 
 use crate::run::{build, lock};
 use crate::setup::{self, Purpose};
-use crate::workspace;
+use crate::{ebpf, workspace};
 
 /// Words of the edge's setting `shard.send`, in the order of the table's rows.
 const SEND_PATHS: [&str; 2] = ["plain", "ring"];
+
+/// Clients that are sockets, and clients made of XDP.
+const PROFILES: [&str; 2] = ["bench", "bench-xdp"];
 
 /// With this a verb of `perf-tests` says that it did what it was asked, and that a limit does not hold.
 const DOES_NOT_HOLD: i32 = 1;
@@ -28,9 +31,13 @@ pub(crate) struct Arguments {
     repeats: Option<u64>,
 }
 
-/// Builds, measures by both paths, and prints the table.
+/// Builds, measures by both paths with both kinds of clients, and prints the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    setup::ensure(Purpose::Build)?;
+    let with_kernel = setup::is_root();
+    setup::ensure(if with_kernel { Purpose::Run } else { Purpose::Build })?;
+    if with_kernel {
+        ebpf::make()?;
+    }
     let binaries = build(true)?;
     let directory = workspace::target().join("run/bench");
     fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
@@ -38,11 +45,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let perf_tests = binaries.join("perf-tests");
     let mut table = Command::new(&perf_tests);
     table.arg("table");
-    for path in SEND_PATHS {
-        println!("\n== shard.send = \"{path}\"");
-        let report = directory.join(format!("{path}.json"));
-        measure(&perf_tests, path, &report, arguments)?;
-        table.arg(report);
+    for profile in PROFILES {
+        if profile == "bench-xdp" && !with_kernel {
+            println!("\n== left out: clients made of XDP, which need root");
+            continue;
+        }
+        for path in SEND_PATHS {
+            println!("\n== {profile}, shard.send = \"{path}\"");
+            let report = directory.join(format!("{profile}-{path}.json"));
+            measure(&perf_tests, profile, path, &report, arguments)?;
+            table.arg(report);
+        }
     }
     println!();
     if holds(&mut table)? {
@@ -52,14 +65,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 /// Leaves a report, whether or not its limits hold.
-fn measure(perf_tests: &Path, path: &str, report: &Path, arguments: &Arguments) -> Result<(), String> {
+fn measure(
+    perf_tests: &Path,
+    profile: &str,
+    path: &str,
+    report: &Path,
+    arguments: &Arguments,
+) -> Result<(), String> {
     let mut command = Command::new(perf_tests);
-    command.args(["signoff", "--profile", "perf-tests/profiles/bench.toml", "--send", path]);
+    let profile = format!("perf-tests/profiles/{profile}.toml");
+    command.args(["signoff", "--profile", &profile, "--send", path]);
     command.arg("--json").arg(report).arg("--html").arg(report.with_extension("html"));
     if let Some(repeats) = arguments.repeats {
         command.args(["--repeats", &repeats.to_string()]);
     }
-    // The table judges, both paths together.
+    // The table judges, all of them together.
     holds(&mut command).map(|_| ())
 }
 

@@ -1,4 +1,4 @@
-//! Reports side by side, one per send path: what the edge costs, what the raw loop of sends costs, and how many times that
+//! Reports side by side, one per send path and kind of clients: what the edge costs, what the raw loop of sends costs, and how many times that
 //! it is.
 //!
 //! Limits and ratios are those of the reports' own budgets; this only shows them, and adds up what was lost. A message that
@@ -12,6 +12,7 @@ use std::fmt;
 use super::figures::figures_of;
 use super::judge::{Outcome, Verdict};
 use super::plot::short;
+use super::profile::EngineKind;
 use super::report::Report;
 
 /// What went wrong for a client; none of it is ever noise.
@@ -22,9 +23,9 @@ const LOSSES: [&str; 5] = ["missing", "faults", "refused", "not_joined", "closed
 pub enum TableError {
     /// Two rows would have the same name.
     #[error(
-        "two reports are of an edge that sends by {0:?}: give one for each send path (`perf-tests signoff --send`)"
+        "two reports are of an edge that sends by {0}: give one for each send path (`perf-tests signoff --send`) and kind of clients"
     )]
-    SamePath(String),
+    SameWay(String),
 }
 
 /// How a column's figure is written.
@@ -160,11 +161,11 @@ impl Table {
     /// The table of `reports`, in their order.
     ///
     /// # Errors
-    /// [`TableError`] when two are of the same send path.
+    /// [`TableError`] when two are of the same send path and kind of clients.
     pub fn of(reports: &[Report]) -> Result<Self, TableError> {
         for (index, report) in reports.iter().enumerate() {
-            if reports[..index].iter().any(|earlier| earlier.send_path == report.send_path) {
-                return Err(TableError::SamePath(report.send_path.clone()));
+            if reports[..index].iter().any(|earlier| way(earlier) == way(report)) {
+                return Err(TableError::SameWay(way(report)));
             }
         }
         let row = |name: &str, report: &Report, cell: &dyn Fn(&Column) -> String| {
@@ -198,11 +199,16 @@ impl Table {
     }
 }
 
-fn way(report: &Report) -> &str {
-    match report.send_path.as_str() {
+/// How the edge sends, and to whom when these are no sockets.
+fn way(report: &Report) -> String {
+    let path = match report.send_path.as_str() {
         "send" => "send()",
         "ring" => "io_uring",
         other => other,
+    };
+    match report.profile.clients.engine {
+        EngineKind::Socket => path.to_owned(),
+        EngineKind::Xdp => format!("{path} to XDP"),
     }
 }
 
@@ -403,6 +409,6 @@ mod tests {
     #[test]
     fn a_path_stands_there_once() {
         let same = Table::of(&[report("send", &[]), report("send", &[])]);
-        assert_eq!(same, Err(TableError::SamePath("send".to_owned())));
+        assert_eq!(same, Err(TableError::SameWay("send()".to_owned())));
     }
 }

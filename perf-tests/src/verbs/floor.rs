@@ -1,13 +1,18 @@
 //! `perf-tests floor`: from the command line to measurements, and from their medians to the screen.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use perf_tests::floor::table::Table;
 use perf_tests::floor::{Floor, FloorError, FloorFigures, FloorOptions, FloorSummary, Pattern, SendPath};
+use perf_tests::load::engine::xdp::error::XdpError;
+use perf_tests::load::engine::xdp::program::{MAX_BROADCASTS, Program};
+use perf_tests::load::engine::xdp::rig::{Rig, ServerEnd, addresses};
 use perf_tests::load::watch::Display;
 use perf_tests::meter::Machine;
+use perf_tests::signoff::profile::EngineKind;
 use serde::Serialize;
 
 use super::process::{raise_descriptor_limit, stop_on_signals};
@@ -20,6 +25,8 @@ Examples:
     perf-tests floor --clients 10000 --seconds 20 --repeats 5 --path ring --json
   Only the peak, with smaller sends:
     perf-tests floor --pattern flat-out --packets-per-send 64
+  With clients that take nothing of the server's CPUs (needs root):
+    perf-tests floor --engine xdp
 
 Exit code 0: measured, and every client heard every message. 1: messages are missing. 2: it could not be measured.";
 
@@ -54,6 +61,9 @@ pub(crate) struct Arguments {
     /// Threads of the clients, likewise
     #[arg(long)]
     client_threads: Option<usize>,
+    /// What holds the clients
+    #[arg(long, value_enum, default_value_t = EngineKind::Socket)]
+    engine: EngineKind,
     /// Print machine, medians and every measurement as JSON
     #[arg(long)]
     json: bool,
@@ -103,10 +113,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
         return Err("--repeats must be at least 1".into());
     }
     let (mut measurements, mut skipped) = (Vec::new(), Vec::new());
+    let rig = rig(arguments)?;
     // Repeats outside, so that a machine whose speed drifts does so in all rows alike.
     for repeat in 0..arguments.repeats {
         for path in arguments.path.list() {
-            match measure(arguments, path, duration, &stop, repeat, &mut measurements) {
+            match measure(arguments, rig.as_ref(), path, duration, &stop, repeat, &mut measurements) {
                 Err(FloorError::NoRing(_)) if arguments.path == Paths::Both && repeat > 0 => {}
                 Err(error @ FloorError::NoRing(_)) if arguments.path == Paths::Both => {
                     eprintln!("skipped: path ring: {error}");
@@ -131,9 +142,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Err
     Ok(missing == 0)
 }
 
+/// Where clients made of XDP are.
+fn rig(arguments: &Arguments) -> Result<Option<Arc<Rig>>, XdpError> {
+    match arguments.engine {
+        EngineKind::Socket => Ok(None),
+        EngineKind::Xdp => {
+            let guarded = ServerEnd::Filter(vec![addresses().tcp.port()]);
+            Ok(Some(Arc::new(Rig::build(Program::load(arguments.clients, MAX_BROADCASTS)?, &guarded)?)))
+        }
+    }
+}
+
 /// All patterns on one path, once.
 fn measure(
     arguments: &Arguments,
+    rig: Option<&Arc<Rig>>,
     path: SendPath,
     duration: Duration,
     stop: &AtomicBool,
@@ -149,7 +172,11 @@ fn measure(
         eprintln!("{pattern}, path {path}, {} of {}", repeat + 1, arguments.repeats);
         let mut display = Display::default();
         // A new server each time: what one pattern leaves behind in memory is not in the next one's figures.
-        let figures = Floor::start(options.clone())?.measure(pattern, duration, stop, &mut display)?;
+        let mut floor = match rig {
+            Some(rig) => Floor::start_on(Arc::clone(rig), options.clone())?,
+            None => Floor::start(options.clone())?,
+        };
+        let figures = floor.measure(pattern, duration, stop, &mut display)?;
         measurements.push(figures);
     }
     Ok(())

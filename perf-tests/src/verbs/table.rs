@@ -1,4 +1,4 @@
-//! `perf-tests table`: reports of a sign-off, one per send path, beside their floors.
+//! `perf-tests table`: reports of a sign-off, one per send path and kind of clients, beside their floors.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,13 @@ Examples:
     perf-tests table plain.json ring.json
 
 Exit code 0: every row of the reports' budgets holds, and no repeat lost, doubled or misordered a message. 1: not so. 2: a
-report could not be read, or two are of the same send path.";
+report could not be read, or two are of the same send path and kind of clients.";
 
 /// What the edge costs beside the floor, by send path.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Reports of `signoff`, one for each send path
+    /// Reports of `signoff`, one for each send path and kind of clients
     #[arg(required = true, value_name = "REPORT.json")]
     reports: Vec<PathBuf>,
 }

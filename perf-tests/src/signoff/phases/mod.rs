@@ -265,6 +265,8 @@ impl Stage<'_> {
             first_source: plan.first_source,
             connects_per_second: plan.connects_per_second,
             rest: Duration::from_millis(plan.rest_ms.get()),
+            // All of them with equally many digits, so that no room's packets are longer than another's.
+            first_room: set_up.rooms.max(1000).next_multiple_of(10_u32.pow(set_up.rooms.max(1000).ilog10())),
             rooms: set_up.rooms.min(clients),
             room_type: room_type(set_up.merge_ms),
             own_keys: if set_up.by == Some(By::Key) { KEYS.to_owned() } else { String::new() },

@@ -22,8 +22,9 @@ const TICK: Duration = Duration::from_millis(2);
 /// Frames of a burst, at most: a quarter of the ring.
 const BURST: usize = 64;
 
-/// Handshakes under way at once: far below the backlog of the server's end, so that none is dropped there.
-const OPEN_HANDSHAKES: usize = 4_096;
+/// Handshakes under way at once: far below the backlog of the server's end, so that none is dropped there, and enough for a
+/// server that answers many at a time.
+const OPEN_HANDSHAKES: usize = 16_384;
 
 /// How long the answer to a SYN may take until it is sent again. What is lost is lost at once, in a ring.
 const SYN_ANSWER_WITHIN: Duration = Duration::from_millis(500);

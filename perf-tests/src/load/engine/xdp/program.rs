@@ -19,7 +19,7 @@ use crate::sys::Shared;
 const OBJECT: &str = "push-clients.bpf.o";
 
 /// Messages that are timed at most: 16 MiB.
-const MAX_BROADCASTS: u32 = 1 << 20;
+pub const MAX_BROADCASTS: u32 = 1 << 20;
 
 /// Programs and tables. Dropping it detaches and frees them.
 pub struct Program {

@@ -70,6 +70,11 @@ const SERVER_SETTINGS: [(&str, &str); 4] = [
     ("ipv4/conf/push0/rp_filter", "0"),
 ];
 
+/// So many connections share the kernel's table with those of other namespaces.
+const SHARED_TABLE_CONNECTIONS: u32 = 100_000;
+/// The most buckets that `tcp_child_ehash_entries` takes (Linux 6.1).
+const MOST_BUCKETS: u32 = 1 << 24;
+
 /// What stands at the server's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerEnd {
@@ -110,7 +115,7 @@ impl Rig {
     /// # Errors
     /// [`XdpError`] says what is missing; nothing is left then.
     pub fn build(program: Program, server_end: &ServerEnd) -> Result<Self, XdpError> {
-        let rig = Self::around(new_namespace()?, false, program)?;
+        let rig = Self::around(namespace_for(program.clients().count())?, false, program)?;
         rig.link()?;
         rig.attach(server_end)
     }
@@ -280,6 +285,23 @@ fn filter(ports: &[u16], interface_index: u32) -> Result<Ebpf, XdpError> {
     let attached = program.attach_to_if_index(interface_index, XdpMode::Driver);
     attached.map_err(|error| XdpError::Attach { program: abi::maps::FILTER, reason: error.to_string() })?;
     Ok(loaded)
+}
+
+/// A namespace for a server of so many connections. Very many get a kernel table of their own with a bucket for each: in the
+/// host's, which all namespaces share, every segment would walk a long chain.
+fn namespace_for(connections: u32) -> Result<File, XdpError> {
+    if connections <= SHARED_TABLE_CONNECTIONS {
+        return new_namespace();
+    }
+    let made = thread::spawn(move || {
+        // What is set in one namespace holds for those that are made out of it, and the host's setting stays as it is.
+        sys::enter_new_network_namespace().map_err(XdpError::io("make a network namespace"))?;
+        set("ipv4/tcp_child_ehash_entries", &connections.min(MOST_BUCKETS).next_power_of_two().to_string())?;
+        sys::enter_new_network_namespace()
+            .and_then(|()| File::open("/proc/thread-self/ns/net"))
+            .map_err(XdpError::io("make a network namespace with a large table of connections"))
+    });
+    made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn new_namespace() -> Result<File, XdpError> {
