@@ -98,7 +98,6 @@ fn what_they_cannot_do_is_said_before_anything_is_made() {
     for (arguments, words) in [
         ("--connect 127.0.0.1:3101", "say with --netns"),
         ("--listen-only", "leave out --listen-only"),
-        ("--silent 0.1", "only listen yet"),
         ("--connections 200000000 --threads 100000", "the rig has addresses for"),
     ] {
         let output = command(arguments).output().unwrap();

@@ -1,69 +1,21 @@
 //! Clients made of XDP against a server of plain kernel sockets: what they heard is what it said.
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+mod clients_rig;
 mod missing_part;
 mod socket_server;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use missing_part::{Kind, or_skip};
+use clients_rig::*;
 use perf_tests::load::engine::xdp::XdpEngine;
-use perf_tests::load::engine::xdp::error::XdpError;
-use perf_tests::load::engine::xdp::program::Program;
-use perf_tests::load::engine::xdp::rig::{Rig, SERVER, ServerEnd};
-use perf_tests::load::engine::{Books, Due, Engine};
-use perf_tests::load::numbers::Numbers;
+use perf_tests::load::engine::xdp::rig::ServerEnd;
+use perf_tests::load::engine::{Due, Engine};
 use perf_tests::load::scenario::Scenario;
-use perf_tests::load::target::Target;
 use socket_server::{SocketServer, connections, eventually, message, packet};
 use wire::goim::op;
-
-const RUN: u32 = 4711;
-const ROOMS: u32 = 3;
-const FIRST_MID: i64 = 100;
-const PORT: u16 = 3101;
-
-fn scenario(clients: u32) -> Scenario {
-    Scenario {
-        connect: vec![SocketAddr::from((SERVER, PORT))],
-        clients,
-        rooms: ROOMS,
-        run: RUN,
-        first_mid: FIRST_MID,
-        heartbeat: Duration::ZERO,
-        ..Scenario::default()
-    }
-}
-
-/// The kernel's side. `None` after saying why not.
-fn bring_up(clients: u32, server_end: &ServerEnd) -> Option<Rig> {
-    let built = Program::load(clients, 1000).and_then(|program| Rig::build(program, server_end));
-    let built = match built {
-        Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
-        // Anything else is ours.
-        built => Ok(built.unwrap()),
-    };
-    or_skip(Kind::Kernel, "clients made of XDP", built)
-}
-
-fn granted(_client: u32) -> Option<Vec<u8>> {
-    Some(packet(op::AUTH_REPLY, b""))
-}
-
-/// Opens the first phase, when all that shall are in, and says how many follow each room.
-fn open(engine: &mut XdpEngine, joined: u64) -> Vec<u32> {
-    eventually("all have joined", || engine.gauges().joined == joined);
-    assert_eq!(engine.seal().unwrap(), joined);
-    let built = engine.settle(Due::Published(vec![0; ROOMS as usize])).unwrap();
-    assert_eq!((built.joined, built.failed.total(), built.join_us.len()), (joined, 0, joined));
-    assert_eq!(built.begun_by_second.iter().map(|begun| u64::from(*begun)).sum::<u64>(), joined);
-    let numbers = Some(Arc::new(Numbers::new(ROOMS)));
-    engine.open(&Books { run: RUN, phase: 0, target: Target::Rooms, numbers }).unwrap()
-}
 
 #[test]
 fn every_message_is_accounted_for_however_the_stream_is_cut() {

@@ -177,7 +177,14 @@ fn data_is_acknowledged_once_in_order_and_counted_once() {
             &[(Count::BehindHole, 1)],
         ),
         row("nothing new", joined(), segment(SERVER_AT, OURS_AT, ACK, &[]), None, |_| {}, &[]),
-        row("a keep-alive", joined(), segment(after(0).wrapping_sub(1), OURS_AT, ACK, &[]), None, |_| {}, &[]),
+        row(
+            "a keep-alive",
+            joined(),
+            segment(after(0).wrapping_sub(1), OURS_AT, ACK, &[]),
+            ack(OURS_AT, SERVER_AT),
+            |_| {},
+            &[],
+        ),
         row(
             "what we sent has come",
             joined(),

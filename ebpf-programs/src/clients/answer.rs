@@ -8,12 +8,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    frame::{ETHERNET_BYTES, IPV4_HEADERS, Segment, TCP_BYTES, ptr_at, raw},
+    frame::{ETHERNET_BYTES, IPV4_HEADERS, RST, Segment, TCP_BYTES, ptr_at, raw},
     maps::{GREETING, count},
 };
 
-/// No window scaling: this many bytes may be under way to a client.
-const WINDOW: u16 = u16::MAX;
 const HOPS: u8 = 64;
 const TCP: u8 = 6;
 const DONT_FRAGMENT: u8 = 0x40;
@@ -23,6 +21,8 @@ const DONT_FRAGMENT: u8 = 0x40;
 pub struct Answer {
     /// TCP's flags.
     pub flags: u8,
+    /// Bytes that may be under way to the client. Whoever sends it knows.
+    pub window: u16,
     /// The client whose auth packet goes with it, or whose request for WebSocket, if any does.
     pub greets: Option<u32>,
 }
@@ -31,7 +31,13 @@ impl Answer {
     /// Nothing but flags.
     #[inline(always)]
     pub fn plain(flags: u8) -> Self {
-        Self { flags, greets: None }
+        Self { flags, window: 0, greets: None }
+    }
+
+    /// The reset of a connection that the client does not know of.
+    #[inline(always)]
+    pub fn reset() -> Self {
+        Self::plain(RST)
     }
 }
 
@@ -46,7 +52,7 @@ pub fn send<const HEADERS: usize>(
 ) -> u32 {
     let greeting = answer.greets.and_then(|number| greeting_of(script, number, client.state));
     let (bytes, sum) = greeting.map_or((0, 0), |greeting| (greeting.bytes, greeting.sum));
-    let headers = headers(segment, client, answer.flags, bytes, sum);
+    let headers = headers(segment, client, answer, bytes, sum);
     let delta = (HEADERS as u32 + bytes).wrapping_sub(segment.frame_bytes) as i32;
     // It grows at its head, where XDP has room for certain. Behind a frame that came over a veth pair there may be none.
     // SAFETY: the context is the kernel's; all pointers into the frame are taken anew behind this.
@@ -81,7 +87,7 @@ pub fn send<const HEADERS: usize>(
 fn headers<const HEADERS: usize>(
     segment: &Segment<HEADERS>,
     client: &Client,
-    flags: u8,
+    answer: &Answer,
     payload_bytes: u32,
     payload_sum: u32,
 ) -> [u8; HEADERS] {
@@ -107,12 +113,14 @@ fn headers<const HEADERS: usize>(
         out[ip + 8..ip + 24].copy_from_slice(&came[ip + 24..ip + 40]);
         out[ip + 24..ip + 40].copy_from_slice(&came[ip + 8..ip + 24]);
     }
+    // A reset says what the server awaits, whatever that is, or would not be believed.
+    let sequence = if answer.flags == RST { segment.acknowledged } else { client.next_out };
     out[tcp..tcp + 2].copy_from_slice(&came[tcp + 2..tcp + 4]);
     out[tcp + 2..tcp + 4].copy_from_slice(&came[tcp..tcp + 2]);
-    out[tcp + 4..tcp + 8].copy_from_slice(&client.next_out.to_be_bytes());
+    out[tcp + 4..tcp + 8].copy_from_slice(&sequence.to_be_bytes());
     out[tcp + 8..tcp + 12].copy_from_slice(&client.next_in.to_be_bytes());
-    out[tcp + 12..tcp + 14].copy_from_slice(&[(TCP_BYTES as u8 / 4) << 4, flags]);
-    out[tcp + 14..tcp + 16].copy_from_slice(&WINDOW.to_be_bytes());
+    out[tcp + 12..tcp + 14].copy_from_slice(&[(TCP_BYTES as u8 / 4) << 4, answer.flags]);
+    out[tcp + 14..tcp + 16].copy_from_slice(&answer.window.to_be_bytes());
     out[tcp + 16..tcp + 20].copy_from_slice(&[0; 4]);
     // The pseudo header: addresses, length and protocol.
     let address_bytes = if HEADERS == IPV4_HEADERS { 8 } else { 32 };
@@ -154,7 +162,7 @@ struct Greeting {
 #[inline(always)]
 fn greeting_of(script: &Script, number: u32, state: u8) -> Option<Greeting> {
     let place = GREETING.get_ptr_mut(0)?;
-    let is_upgrade = state == state::UPGRADING;
+    let is_upgrade = state::is_upgrading(state);
     let bytes = if is_upgrade { script.upgrade_bytes } else { script.greeting_bytes };
     if bytes == 0 || bytes > MAX_GREETING_BYTES {
         return None;

@@ -1,9 +1,41 @@
 //! Message numbers: what was due, what came, and how long it took.
 
-use abi::clients::{Broadcast, Client, Count, Script, broadcast_index, delay_bucket, habit, mark};
+use abi::clients::{Broadcast, Client, Count, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state};
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
-use crate::maps::{BROADCASTS, HEARD_RUN, count, count_delay};
+use crate::maps::{BROADCASTS, HEARD_FROM, HEARD_RUN, count, count_delay};
+
+/// What messages are counted as.
+struct Columns {
+    messages: Count,
+    gaps: Count,
+    order_faults: Count,
+    duplicates: Count,
+}
+
+/// To those who are owed them.
+const OWED: Columns = Columns {
+    messages: Count::Messages,
+    gaps: Count::Gaps,
+    order_faults: Count::OrderFaults,
+    duplicates: Count::Duplicates,
+};
+
+/// To the others.
+const ASTRAY: Columns = Columns {
+    messages: Count::AstrayMessages,
+    gaps: Count::AstrayGaps,
+    order_faults: Count::AstrayOrderFaults,
+    duplicates: Count::AstrayDuplicates,
+};
+
+/// Begins the books of a client that has come back, in the middle of the phase.
+#[inline(always)]
+pub fn begin_anew(script: &Script, client: &mut Client) {
+    client.marks = client.marks & !mark::PHASE | (script.phase << mark::PHASE_SHIFT) as u8;
+    client.next_number = UNHEARD;
+    client.missed = 0;
+}
 
 /// Whether `run` is the one whose messages count. When the script names none, the first that anybody hears becomes it.
 #[inline(always)]
@@ -21,14 +53,24 @@ pub fn is_of_run(script: &Script, run: u32) -> bool {
 
 /// Enters the message of `stream` whose number and time stand in the client's state.
 #[inline(always)]
-pub fn enter(script: &Script, stream: u32, client: &mut Client) {
+pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Client) {
+    let is_owed = !state::is_astray(client.state);
+    let columns = if is_owed { OWED } else { ASTRAY };
     let phase = (script.phase << mark::PHASE_SHIFT) as u8;
     if client.marks & mark::PHASE != phase {
         client.marks = client.marks & !mark::PHASE | phase;
         client.next_number = 0;
         client.missed = 0;
     }
-    let (number, next) = (client.field, client.next_number);
+    let number = client.field;
+    if client.next_number == UNHEARD {
+        client.next_number = number;
+        if let Some(from) = HEARD_FROM.get_ptr_mut(client_number) {
+            // SAFETY: the pointer is into a live map value, which one client's segments write one at a time.
+            unsafe { *from = number };
+        }
+    }
+    let next = client.next_number;
     if number >= next {
         let is_first = next == 0 && script.habits & habit::FROM_FIRST_HEARD != 0;
         let left_out = if is_first { 0 } else { number - next };
@@ -41,21 +83,24 @@ pub fn enter(script: &Script, stream: u32, client: &mut Client) {
             u8::MAX << 1
         };
         if left_out > 0 {
-            count(Count::Gaps, 1);
-            count(Count::Missing, u64::from(left_out));
+            count(columns.gaps, 1);
+            count(Count::Missing, if is_owed { u64::from(left_out) } else { 0 });
         }
     } else {
         let back = next - 1 - number;
         let bit = if back < 8 { 1_u8 << back } else { 0 };
         if client.missed & bit == 0 {
-            count(Count::Duplicates, 1);
+            count(columns.duplicates, 1);
             return;
         }
         client.missed &= !bit;
-        count(Count::OrderFaults, 1);
-        count(Count::Missing, u64::MAX);
+        count(columns.order_faults, 1);
+        count(Count::Missing, if is_owed { u64::MAX } else { 0 });
     }
-    count(Count::Messages, 1);
+    count(columns.messages, 1);
+    if !is_owed {
+        return;
+    }
     // SAFETY: the helper reads a clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     count_delay(delay_bucket(now_ns.saturating_sub(client.sent_ns)));

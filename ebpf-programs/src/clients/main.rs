@@ -6,10 +6,9 @@
 //! It does not: begin anything (userspace injects SYNs and heartbeats), repeat what was lost (the server does, or
 //! userspace), verify checksums (over a veth pair they are partial), or speak TCP options.
 //!
-//! Layout: `frame` one parse into one struct · `connection` what a segment does to a client, `window` which
-//! can be one's at all · `stream` packets in the
-//! bytes · `websocket` what is around them · `books` message numbers and delays · `answer` the frame that goes back ·
-//! `maps` the tables
+//! Layout: `frame` one parse into one struct · `connection` what a segment does to a client, `window` which can be one's at
+//! all · `stream` packets in the bytes · `websocket` what is around them · `books` message numbers and delays · `room` what a
+//! slow client takes · `endings` what an end is counted as · `answer` the frame that goes back · `maps` the tables
 #![no_std]
 #![no_main]
 
@@ -18,8 +17,10 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 mod answer;
 mod books;
 mod connection;
+mod endings;
 mod frame;
 mod maps;
+mod room;
 mod stream;
 mod websocket;
 mod window;

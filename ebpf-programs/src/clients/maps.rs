@@ -1,8 +1,8 @@
-//! The tables. Userspace sizes `CLIENTS` when it loads the object; nothing is pinned.
+//! The tables. Userspace sizes `CLIENTS` and what goes with it when it loads the object; nothing is pinned.
 
-use abi::clients::{Broadcast, COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, STAMP_END, Script};
+use abi::clients::{Broadcast, COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, Late, STAMP_END, Script};
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
@@ -10,6 +10,8 @@ use aya_ebpf::{
 const MMAPABLE: usize = 1 << 10;
 /// Replaced by userspace with the number of clients.
 const CLIENTS_UNTIL_SIZED: usize = 1024;
+/// 43,690 acknowledgements with the kernel's header of each: 0.2 s of 200,000 segments a second.
+const LATE_BYTES: usize = 1 << 20;
 /// Replaced by userspace with the messages of the largest phase.
 const BROADCASTS_UNTIL_SIZED: usize = 1024;
 
@@ -17,10 +19,23 @@ const BROADCASTS_UNTIL_SIZED: usize = 1024;
 #[btf_map]
 pub static SCRIPT: Array<Script, 1> = Array::new();
 
-/// A client's number to how it stands. Written here; read by userspace, which maps it into its memory because it looks at
-/// all of them often.
+/// A client's number to how it stands. Written here, and by userspace as [`abi::clients::state`] says, which maps it into its
+/// memory because it looks at all of them often.
 #[btf_map]
 pub static CLIENTS: Array<Client, CLIENTS_UNTIL_SIZED, MMAPABLE> = Array::new();
+
+/// A client's number to the first message that it heard after it had come back in the middle of a phase. Written here; read by
+/// userspace.
+#[btf_map]
+pub static HEARD_FROM: Array<u32, CLIENTS_UNTIL_SIZED> = Array::new();
+
+/// Acknowledgements that userspace says later. Written here; a client that finds no room in it says it at once.
+#[btf_map]
+pub static LATE: RingBuf<Late, LATE_BYTES> = RingBuf::new();
+
+/// 0 to how many segments have come that could get lost, per CPU.
+#[btf_map]
+pub static SEGMENTS: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 /// [`Count`] to how often, per CPU. Written here only.
 #[btf_map]

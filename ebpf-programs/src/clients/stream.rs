@@ -57,9 +57,9 @@ pub struct Bytes<'a> {
 #[inline(never)]
 pub fn take(bytes: &mut Bytes<'_>) -> u32 {
     let from = bytes.at;
-    if bytes.client.state == state::UPGRADING {
+    if state::is_upgrading(bytes.client.state) {
         websocket::take_answer(bytes);
-        if bytes.client.state == state::UPGRADING {
+        if state::is_upgrading(bytes.client.state) {
             return bytes.to - from;
         }
     }
@@ -138,7 +138,9 @@ extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
             client.marks |= mark::STRAGGLER;
         }
         client.field = whole(piece, 36);
-        client.sent_ns = u64::from(whole(piece, 40)) << 32 | u64::from(whole(piece, 44));
+        if is_timed(client) {
+            client.sent_ns = u64::from(whole(piece, 40)) << 32 | u64::from(whole(piece, 44));
+        }
     }
     deliver(script, *number, client, behind);
     *at += length;
@@ -230,7 +232,7 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
                 client.marks |= mark::FOREIGN;
             }
         }
-        10 | 11 => take_time(script, client, at, byte),
+        10 | 11 if is_timed(client) => take_time(script, client, at, byte),
         4 if is_message => compare(client, MAGIC, byte, mark::FOREIGN),
         6 if is_message => compare(client, stream_of(script, *number), byte, mark::MISROUTED),
         6 if at == CODE_AT && byte != b'0' && client.marks & mark::KIND == mark::AUTH_REPLY => {
@@ -282,9 +284,10 @@ fn deliver_piece(script: &Script, number: u32, client: &mut Client) {
     if websocket::is_spoken(script) {
         behind = behind_piece(client);
         let is_message = client.marks & mark::KIND == mark::MESSAGE;
+        // No time, but not nothing: who was let in has something here.
         // SAFETY: the helper reads a clock.
         client.sent_ns =
-            if is_message { time_of_tick(unsafe { bpf_ktime_get_ns() }, client.sent_ns as u32) } else { 0 };
+            if is_message { time_of_tick(unsafe { bpf_ktime_get_ns() }, client.sent_ns as u32) } else { 1 };
     }
     deliver(script, number, client, behind);
 }
@@ -303,15 +306,7 @@ fn compare(client: &mut Client, expected: u32, byte: u8, otherwise: u8) {
 #[inline(always)]
 fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32) {
     match client.marks & mark::KIND {
-        mark::AUTH_REPLY if client.state == state::GREETED => {
-            // Granted by an empty body, or by one that begins with the code 0.
-            let is_bare = u32::from(client.at) == HEADER_BYTES;
-            let granted = is_bare || (client.at > CODE_AT && client.marks & mark::DENIED == 0);
-            client.state = if granted { state::JOINED } else { state::REFUSED };
-            // SAFETY: the helper reads a clock.
-            client.sent_ns = unsafe { bpf_ktime_get_ns() };
-            count(if granted { Count::Joined } else { Count::Refused }, 1);
-        }
+        mark::AUTH_REPLY if state::is_greeted(client.state) => answer_auth(script, client),
         mark::MESSAGE => {
             let marks = if client.at < STAMP_END { mark::FOREIGN } else { client.marks };
             if marks & mark::FOREIGN != 0 {
@@ -321,7 +316,7 @@ fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32) {
             } else if marks & mark::MISROUTED != 0 {
                 count(Count::Misrouted, 1);
             } else {
-                books::enter(script, stream_of(script, number), client);
+                books::enter(script, stream_of(script, number), number, client);
             }
         }
         mark::HEARTBEAT_REPLY => count(Count::HeartbeatReplies, 1),
@@ -330,6 +325,32 @@ fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32) {
     client.at = 0;
     client.left = behind;
     client.marks &= mark::PHASE;
+}
+
+/// The auth was answered: granted by an empty body, or by one that begins with the code 0.
+#[inline(always)]
+fn answer_auth(script: &Script, client: &mut Client) {
+    let comes_back = client.state == state::GREETED_AGAIN;
+    let is_bare = u32::from(client.at) == HEADER_BYTES;
+    if !is_bare && (client.at <= CODE_AT || client.marks & mark::DENIED != 0) {
+        client.state = state::REFUSED;
+        client.sent_ns = 0;
+        count(if comes_back { Count::BackRefused } else { Count::Refused }, 1);
+        return;
+    }
+    if comes_back {
+        books::begin_anew(script, client);
+    }
+    // SAFETY: the helper reads a clock.
+    client.sent_ns = unsafe { bpf_ktime_get_ns() };
+    client.state = state::JOINED;
+    count(if comes_back { Count::Back } else { Count::Joined }, 1);
+}
+
+/// Whether anybody wants to know when the client's messages were sent.
+#[inline(always)]
+fn is_timed(client: &Client) -> bool {
+    state::rate_of(client.state).is_none()
 }
 
 /// Something stands there that is no packet.

@@ -62,13 +62,14 @@ extern "C" fn take_answer_byte(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
     client.left += 1;
     let is_refused = client.left == STATUS_BYTES && client.field != SWITCHING;
     if is_refused || client.left >= MAX_UPGRADE_ANSWER_BYTES {
+        let comes_back = client.state == state::UPGRADING_AGAIN;
         client.state = state::REFUSED;
         client.at = GARBLED;
-        count(Count::UpgradeRefused, 1);
+        count(if comes_back { Count::BackUpgradeRefused } else { Count::UpgradeRefused }, 1);
         return 1;
     }
     if client.left > STATUS_BYTES && client.field == END_OF_HEAD {
-        client.state = state::GREETED;
+        client.state = if client.state == state::UPGRADING { state::GREETED } else { state::GREETED_AGAIN };
         (client.field, client.left) = (0, 0);
         return 1;
     }

@@ -158,6 +158,17 @@ pub struct Storm {
     pub away_ms: u32,
 }
 
+/// How what the server sends is acknowledged: at once and all of it by default. Only clients made of XDP can do it otherwise,
+/// as the kernel acknowledges for a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Acknowledging {
+    /// This share of the segments with data is lost, unheard and unanswered, 0 to 1.
+    pub lost_share: f64,
+    /// How much later than it comes what came is acknowledged.
+    pub delay_ms: u32,
+}
+
 /// What a scenario's clients do besides listening; nothing by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -175,6 +186,8 @@ pub struct Behaviour {
     pub churn: Option<Churn>,
     /// Many go and come back at once.
     pub storm: Option<Storm>,
+    /// How they acknowledge what comes.
+    pub acknowledging: Acknowledging,
     /// How long, after the last message, to wait for the server to close those who do not read or are silent.
     pub closes_within_ms: u32,
 }
@@ -214,7 +227,11 @@ impl Behaviour {
     pub(super) fn check(&self) -> Result<(), ScenarioError> {
         let slow = self.slow.iter().map(|slow| ("the share of slow readers", slow.share));
         let storm = self.storm.iter().map(|storm| ("--storm", storm.share));
-        let others = [("--silent", self.silent_share), ("--vanish", self.vanishing_share)];
+        let others = [
+            ("--silent", self.silent_share),
+            ("--vanish", self.vanishing_share),
+            ("--ack-loss", self.acknowledging.lost_share),
+        ];
         for (name, share) in slow.chain(storm).chain(others) {
             if !(0.0..=1.0).contains(&share) {
                 return Err(ScenarioError::Share(name));

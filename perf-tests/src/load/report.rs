@@ -43,6 +43,9 @@ pub struct Report {
     pub last_receiver_us: Option<Percentiles>,
     /// Heartbeats.
     pub heartbeats: Heartbeats,
+    /// Segments that did not go as they should.
+    #[serde(default)]
+    pub segments: Segments,
     /// Clients that were told not to read as they should, and what the server did with them.
     #[serde(default)]
     pub astray: AstrayReport,
@@ -81,6 +84,9 @@ pub struct PhaseReport {
     pub last_receiver_us: Option<Percentiles>,
     /// Heartbeats.
     pub heartbeats: Heartbeats,
+    /// Segments that did not go as they should.
+    #[serde(default)]
+    pub segments: Segments,
     /// Clients closed by the server, those told to behave badly left out, by reason.
     pub closed: BTreeMap<String, u64>,
     /// Clients that were told not to read as they should.
@@ -257,6 +263,17 @@ pub struct Heartbeats {
     /// Heartbeats that came due, to clients that read, while the one before was not answered yet.
     #[serde(default)]
     pub overdue: u64,
+}
+
+/// Segments of the server's, with data, as clients made of XDP see them. Those with sockets see none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segments {
+    /// Lost, as the scenario asks for.
+    pub lost: u64,
+    /// Acknowledged later, as the scenario asks for.
+    pub late: u64,
+    /// Come again with nothing new.
+    pub repeated: u64,
 }
 
 /// A distribution of times, in microseconds.

@@ -1,7 +1,7 @@
 //! Options for what clients do besides listening, and to whom is published.
 
 use clap::{Args, ValueEnum};
-use perf_tests::load::behaviour::{Behaviour, Churn, Goodbye, Ramp, SlowReaders, Storm};
+use perf_tests::load::behaviour::{Acknowledging, Behaviour, Churn, Goodbye, Ramp, SlowReaders, Storm};
 use perf_tests::load::target::Target;
 
 /// To whom messages go.
@@ -46,6 +46,12 @@ pub(crate) struct BehaviourArguments {
     /// Share that vanishes without a FIN (needs CAP_NET_ADMIN)
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     vanish: f64,
+    /// Share of the server's segments that is lost on the way, so that it repeats them (--engine xdp)
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    ack_loss: f64,
+    /// Milliseconds later that what comes is acknowledged (--engine xdp)
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    ack_delay: u32,
     /// Seconds, after the last message, to wait for the server to close those who do not read or are silent
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     closes_within: f64,
@@ -102,6 +108,7 @@ impl BehaviourArguments {
             slow_buffer_bytes: self.slow_buffer,
             silent_share: self.silent,
             vanishing_share: self.vanish,
+            acknowledging: Acknowledging { lost_share: self.ack_loss, delay_ms: self.ack_delay },
             churn: (self.churn != 0.0).then_some(Churn { per_second: self.churn, goodbye, away_ms }),
             storm: (self.storm != 0.0).then_some(Storm {
                 after_ms: storm_after.as_millis() as u32,

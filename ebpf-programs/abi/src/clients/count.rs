@@ -82,6 +82,46 @@ counts! {
     ControlFrames = 26, "control frames";
     /// Segments so far from what was said and heard that they are none of the connection's.
     OutOfWindow = 27, "segments outside the window";
+    /// Auths granted to clients that came back.
+    Back = 28, "back";
+    /// Attempts to come back: auths refused by an answer that says so.
+    BackRefused = 29, "coming back: auth refused";
+    /// Attempts to come back: upgrades to WebSocket that were answered by something else.
+    BackUpgradeRefused = 30, "coming back: upgrade refused";
+    /// Attempts to come back: SYNs answered by a reset.
+    BackSynReset = 31, "coming back: connection refused";
+    /// Attempts to come back: connections reset before the auth was answered.
+    BackReset = 32, "coming back: reset before the auth was answered";
+    /// Attempts to come back: connections closed before the auth was answered.
+    BackClosed = 33, "coming back: closed before the auth was answered";
+    /// Connections of clients that read nothing, reset.
+    StoppedReset = 34, "reset, reading nothing";
+    /// Connections of clients that read nothing, closed in order.
+    StoppedClosed = 35, "closed, reading nothing";
+    /// Connections of clients that read slowly, reset.
+    SlowReset = 36, "reset, reading slowly";
+    /// Connections of clients that read slowly, closed in order.
+    SlowClosed = 37, "closed, reading slowly";
+    /// Connections of clients that are silent, reset.
+    SilentReset = 38, "reset, silent";
+    /// Connections of clients that are silent, closed in order.
+    SilentClosed = 39, "closed, silent";
+    /// Different messages heard by clients that are owed nothing.
+    AstrayMessages = 40, "messages to clients astray";
+    /// Times that such a client heard a later message than the next.
+    AstrayGaps = 41, "gaps of clients astray";
+    /// Messages that such a client heard after a later one.
+    AstrayOrderFaults = 42, "order faults of clients astray";
+    /// Messages that such a client heard again.
+    AstrayDuplicates = 43, "duplicates of clients astray";
+    /// Segments that came after a goodbye, or to somebody who is gone.
+    AfterGoodbye = 44, "segments after a goodbye";
+    /// Segments for which a client that does not read had no room, or not for all of it.
+    NoRoom = 45, "segments that found no room";
+    /// Segments that the script let get lost.
+    Lost = 46, "segments lost on purpose";
+    /// Segments acknowledged later.
+    Late = 47, "segments acknowledged late";
 }
 
 #[cfg(test)]

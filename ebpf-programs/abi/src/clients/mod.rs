@@ -3,11 +3,13 @@
 //! It is a tool of the tests, in an object of its own: nothing of it is pinned, so it is no part of the
 //! [`LAYOUT`](crate::LAYOUT).
 //!
-//! Layout: [`Script`] what the clients do · [`Client`] how one of them stands · `count` what is counted · `delay` the
-//! histogram of delays.
+//! Layout: [`Script`] what the clients do · [`Client`] how one of them stands · [`state`] what it is about · [`reading`] how
+//! far it has read that reads slowly · `count` what is counted · `delay` the histogram of delays.
 
 mod count;
 mod delay;
+pub mod reading;
+pub mod state;
 
 pub use count::{COUNTS, Count};
 pub use delay::{DELAY_BUCKETS, delay_bucket, delay_bucket_start_ns};
@@ -29,6 +31,10 @@ pub const DELAYS_MAP: &str = "DELAYS";
 /// [`Broadcast`] by [`broadcast_index`], as many as are to be timed.
 pub const BROADCASTS_MAP: &str = "BROADCASTS";
 
+/// The `u32` by client's number: the first message of the phase that it heard after it had come back in its middle.
+pub const HEARD_FROM_MAP: &str = "HEARD_FROM";
+/// [`Late`] acknowledgements, for userspace to send.
+pub const LATE_MAP: &str = "LATE";
 /// 0 to the `u32` of the run that was heard first, when the script names none.
 pub const HEARD_RUN_MAP: &str = "HEARD_RUN";
 
@@ -88,25 +94,71 @@ pub struct Script {
     pub upgrade_bytes: u32,
     /// Nothing; keeps `greeting` on a multiple of 8.
     pub reserved: u32,
+    /// Bytes that come and are not read before no more are taken, of a client that does not read as it should.
+    pub room_bytes: u32,
+    /// Not 0: everybody reads whatever comes, so that a close behind it is seen.
+    pub all_read: u32,
+    /// Segments with data that get lost, of 2^32.
+    pub lost: u32,
+    /// Not 0: userspace acknowledges data, later.
+    pub acknowledges_late: u32,
+    /// Bytes a second that slow clients read, by [`state::rate_of`]. The first is 0.
+    pub bytes_per_second: [u32; RATES],
     /// The auth packet of every client, zeros behind it. On WebSocket in its frame, masked by zeros.
     pub greeting: [u8; GREETING_BYTES],
     /// The request that every client makes to have WebSocket, zeros behind it.
     pub upgrade: [u8; GREETING_BYTES],
 }
 
-const _: () = assert!(size_of::<Script>() == 18 * 4 + 2 * GREETING_BYTES);
+const _: () = assert!(size_of::<Script>() == (22 + RATES) * 4 + 2 * GREETING_BYTES);
+
+/// How many rates there are at which clients read, the first of which is not at all.
+pub const RATES: usize = 8;
+
+/// An acknowledgement that is due later.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// When what it acknowledges came.
+    pub came_ns: u64,
+    /// Whose it is.
+    pub number: u32,
+    /// What it acknowledges.
+    pub next_in: u32,
+}
+
+const _: () = assert!(size_of::<Late>() == 16);
+
+impl Late {
+    /// What stands in these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
+        let [a, b, c, d, e, f, g, h, number @ .., i, j, k, l] = bytes;
+        Self {
+            came_ns: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            number: u32::from_ne_bytes(number),
+            next_in: u32::from_ne_bytes([i, j, k, l]),
+        }
+    }
+}
+
+/// [`Client::next_number`] of one that has come back in the middle of a phase and heard nothing of it: its books begin with
+/// the first message that it hears.
+pub const UNHEARD: u32 = u32::MAX;
 
 /// How one client stands. All zero: it has no connection yet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Of the packet under way: when its publisher sent it. From the answer to the auth until the first message: when that
-    /// answer came. On WebSocket, of a packet that a segment cut: in the upper half what of its frame comes behind it, in the
-    /// lower one the time in [`tick`]s.
+    /// Of the packet under way: when its publisher sent it. From the grant until the first message: when that came. On
+    /// WebSocket, of a packet that a segment cut: in the upper half what of its frame comes behind it, in the lower one the
+    /// time in [`tick`]s. Of a client that reads at a rate: its [`reading::Reading`]. 0: it was never let in, or not since it
+    /// began to come back.
     pub sent_ns: u64,
     /// The next byte that is due from the server.
     pub next_in: u32,
-    /// The next byte that the server awaits, as it says itself. What was sent beyond is under way.
+    /// The next byte that the server awaits, as it says itself. What was sent beyond is under way. While `RETURNING`: the
+    /// byte behind the SYN.
     pub next_out: u32,
     /// One past the highest message number heard.
     pub next_number: u32,
@@ -118,7 +170,7 @@ pub struct Client {
     /// Of the packet under way: bytes seen, at most [`STAMP_END`]. 0: none is. [`GARBLED`]: nothing is understood any more.
     /// From [`FRAME_HEADER`] on: the header of a frame is under way. [`CONTROL`]: the payload of a control frame is.
     pub at: u8,
-    /// One of the [`state`]s.
+    /// One of the [`state`]s. Userspace writes it too.
     pub state: u8,
     /// Of the packet under way: the [`mark`]s. And which phase `next_number` belongs to.
     pub marks: u8,
@@ -131,6 +183,21 @@ const _: () = assert!(size_of::<Client>() == 32);
 impl Client {
     /// What it is made of when memory is looked at as words.
     pub const WORDS: usize = size_of::<Self>() / size_of::<u64>();
+
+    /// The word that its state is in, and the byte of that.
+    pub const STATE_AT: (usize, usize) = (3, core::mem::offset_of!(Self, state) - 24);
+
+    /// The words that it stands in.
+    #[must_use]
+    pub const fn to_words(self) -> [u64; Self::WORDS] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.next_in.to_ne_bytes(), self.next_out.to_ne_bytes());
+        let next = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let ([a, b, c, d], [e, f, g, h]) = (self.next_number.to_ne_bytes(), self.left.to_ne_bytes());
+        let heard = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let [a, b, c, d] = self.field.to_ne_bytes();
+        let packet = u64::from_ne_bytes([a, b, c, d, self.at, self.state, self.marks, self.missed]);
+        [self.sent_ns, next, heard, packet]
+    }
 
     /// The client that stands in these words.
     #[must_use]
@@ -206,24 +273,6 @@ pub mod habit {
     pub const FROM_FIRST_HEARD: u32 = 1;
 }
 
-/// Values of [`Client::state`].
-pub mod state {
-    /// Nothing came from the server yet.
-    pub const FRESH: u8 = 0;
-    /// The handshake is done, WebSocket's as well if that is to be, and the auth packet sent.
-    pub const GREETED: u8 = 1;
-    /// The auth was granted.
-    pub const JOINED: u8 = 2;
-    /// The auth was refused.
-    pub const REFUSED: u8 = 3;
-    /// The server closed, and we did too.
-    pub const CLOSED: u8 = 4;
-    /// The server reset the connection.
-    pub const RESET: u8 = 5;
-    /// The handshake is done and WebSocket asked for.
-    pub const UPGRADING: u8 = 6;
-}
-
 /// Bits of [`Client::marks`].
 pub mod mark {
     /// What the packet is: one of the next four.
@@ -259,4 +308,82 @@ pub mod mark {
 #[must_use]
 pub const fn initial_sequence(number: u32, secret: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b1) ^ secret
+}
+
+/// How far the initial sequence numbers of a client's connections are apart: a server that still remembers the one before
+/// (TIME_WAIT) takes only what lies ahead of it. A client says far less on one.
+pub const SEQUENCE_STEP: u32 = 1 << 20;
+
+/// What client `number` has said behind the SYN of its connection, when it is at `next_out`.
+#[inline(always)]
+#[must_use]
+pub const fn said(number: u32, secret: u32, next_out: u32) -> u32 {
+    next_out.wrapping_sub(initial_sequence(number, secret)).wrapping_sub(1) % SEQUENCE_STEP
+}
+
+/// The initial sequence number of the next connection of client `number`, when the one before has come to `next_out`.
+#[must_use]
+pub const fn next_initial_sequence(number: u32, secret: u32, next_out: u32) -> u32 {
+    let first = initial_sequence(number, secret);
+    let steps = next_out.wrapping_sub(first) / SEQUENCE_STEP + 1;
+    first.wrapping_add(steps.wrapping_mul(SEQUENCE_STEP))
+}
+
+/// A number that shows no pattern, out of one that was counted.
+#[inline(always)]
+#[must_use]
+pub const fn chance(counted: u32) -> u32 {
+    // The finalizer of MurmurHash3, public domain.
+    let mixed = (counted ^ counted >> 16).wrapping_mul(0x85eb_ca6b);
+    let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+    mixed ^ mixed >> 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_connection_begins_ahead_of_the_one_before_and_tells_what_was_said_on_it() {
+        let (number, secret) = (37, 0x5eed);
+        let mut initial = initial_sequence(number, secret);
+        for connection in 0..5000 {
+            assert_eq!(said(number, secret, initial.wrapping_add(1)), 0, "{connection}");
+            let next_out = initial.wrapping_add(1 + 300);
+            assert_eq!(said(number, secret, next_out), 300, "{connection}");
+            let next = next_initial_sequence(number, secret, next_out);
+            assert!((1..=SEQUENCE_STEP).contains(&next.wrapping_sub(next_out)), "{connection}");
+            initial = next;
+        }
+    }
+
+    #[test]
+    fn a_client_is_what_its_words_say() {
+        let client = Client {
+            sent_ns: 1 << 40,
+            next_in: 2,
+            next_out: 3,
+            next_number: 4,
+            left: 5,
+            field: 6,
+            at: 7,
+            state: 8,
+            marks: 9,
+            missed: 10,
+        };
+        assert_eq!(Client::from_words(client.to_words()), client);
+        let (word, byte) = Client::STATE_AT;
+        assert_eq!(client.to_words()[word].to_ne_bytes()[byte], 8);
+    }
+
+    #[test]
+    fn a_chance_comes_as_often_as_its_share_and_not_in_a_row() {
+        for share in [0.01, 0.1, 0.5, 0.9] {
+            let below = (share * 4_294_967_296.0) as u32;
+            let taken: u32 = (1..=10_000).map(|counted| u32::from(chance(counted) < below)).sum();
+            assert!((f64::from(taken) / 10_000.0 - share).abs() < 0.01, "{taken} of 10,000 for {share}");
+        }
+        let pairs = (1..=10_000).filter(|counted| chance(*counted) < 1 << 31 && chance(*counted + 1) < 1 << 31).count();
+        assert!((2_300..2_700).contains(&pairs), "{pairs} of 10,000 for a half twice");
+    }
 }

@@ -7,6 +7,7 @@
 //! The books are kept by phases: [`Engine::open`] begins one, [`Engine::settle`] draws a line under it and says what
 //! happened since the last line. What comes between a line and the next opening belongs to no phase.
 
+mod picker;
 mod reasons;
 pub mod socket;
 pub mod xdp;
@@ -21,6 +22,7 @@ use super::behaviour::Order;
 use super::broadcasts::Broadcasts;
 use super::ledger::{Balance, Counts};
 use super::numbers::Numbers;
+use super::report::Segments;
 use super::scenario::Scenario;
 use super::target::Target;
 
@@ -169,6 +171,8 @@ pub struct Tally {
     pub heartbeats_overdue: u64,
     /// Bytes that came, framing included.
     pub bytes_received: u64,
+    /// Segments that did not go as they should, as far as an engine sees segments.
+    pub segments: Segments,
     /// From the publisher's request to the client, in microseconds.
     pub delay_us: Histogram<u64>,
     /// From the publisher's request to the last of a message's receivers, in microseconds: one time per message.
@@ -215,6 +219,7 @@ impl Default for Tally {
             heartbeats_unasked: 0,
             heartbeats_overdue: 0,
             bytes_received: 0,
+            segments: Segments::default(),
             delay_us: histogram(),
             broadcasts: Broadcasts::default(),
             last_receiver_us: histogram(),
@@ -286,6 +291,9 @@ impl Tally {
         self.heartbeats_unasked += other.heartbeats_unasked;
         self.heartbeats_overdue += other.heartbeats_overdue;
         self.bytes_received += other.bytes_received;
+        self.segments.lost += other.segments.lost;
+        self.segments.late += other.segments.late;
+        self.segments.repeated += other.segments.repeated;
         self.heard_until_ns = self.heard_until_ns.max(other.heard_until_ns);
         for (sum, part) in [
             (&mut self.delay_us, &other.delay_us),
@@ -320,6 +328,9 @@ pub enum EngineError {
     /// The engine without sockets.
     #[error(transparent)]
     Xdp(#[from] xdp::error::XdpError),
+    /// The scenario asks for what only the other engine can do.
+    #[error("clients with sockets cannot {0} (--engine xdp can)")]
+    NoSuchSocket(&'static str),
     /// A thread is gone, and its clients with it.
     #[error("a client thread panicked")]
     Panicked,

@@ -16,7 +16,7 @@ use super::figures::Figures;
 use super::profile::{By, Kind, Phase, Profile, room_type};
 use super::recorder::Recorder;
 use super::site::{EDGE, Site, SiteError, TIER};
-use crate::load::behaviour::Behaviour;
+use crate::load::behaviour::{Acknowledging, Behaviour};
 use crate::load::conduct::{Conductor, RunError};
 use crate::load::engine;
 use crate::load::engine::xdp::rig::Rig;
@@ -271,7 +271,11 @@ impl Stage<'_> {
             room_type: room_type(set_up.merge_ms),
             own_keys: if set_up.by == Some(By::Key) { KEYS.to_owned() } else { String::new() },
             accepts: if set_up.by.is_some() { vec![self.operation()] } else { Vec::new() },
-            behaviour: Behaviour { slow_buffer_bytes: SLOW_BUFFER_BYTES, ..Behaviour::default() },
+            behaviour: Behaviour {
+                slow_buffer_bytes: SLOW_BUFFER_BYTES,
+                acknowledging: Acknowledging { lost_share: plan.ack_loss, delay_ms: plan.ack_delay_ms.get() as u32 },
+                ..Behaviour::default()
+            },
             token: site.token.clone(),
             api_key: site.api_key.clone(),
             heartbeat: Duration::from_secs_f64(plan.heartbeat_seconds),

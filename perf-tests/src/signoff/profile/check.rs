@@ -53,6 +53,13 @@ impl Profile {
             ("name", !self.name.is_empty(), "a profile needs a name"),
             ("phase", !self.phases.is_empty(), "a profile needs a phase"),
             ("clients.connects_per_second", not_negative(self.clients.connects_per_second), "is no rate"),
+            ("clients.ack_loss", (0.0..=1.0).contains(&self.clients.ack_loss), "is no share, from 0 to 1"),
+            (
+                "clients.engine",
+                self.clients.engine == EngineKind::Xdp
+                    || (self.clients.ack_loss == 0.0 && self.clients.ack_delay_ms.get() == 0),
+                "for clients with sockets the kernel acknowledges: leave out ack_loss and ack_delay_ms, or use xdp",
+            ),
             ("clients.heartbeat_seconds", not_negative(self.clients.heartbeat_seconds), "is no time"),
             (
                 "target",

@@ -83,6 +83,13 @@ pub struct Clients {
     /// delays are longer by as much at most. 0 has it woken by every message.
     #[serde(default = "no_rest")]
     pub rest_ms: Bounded<0, 1_000>,
+    /// Share of the edge's segments that is lost on the way to a client, so that they are repeated. Only with clients made of
+    /// XDP.
+    #[serde(default)]
+    pub ack_loss: f64,
+    /// Milliseconds later than it comes that a client acknowledges what comes. Only with clients made of XDP.
+    #[serde(default = "no_delay")]
+    pub ack_delay_ms: Bounded<0, 10_000>,
     /// Length of a published message.
     #[serde(default = "message_bytes")]
     pub message_bytes: Bounded<{ STAMP_BYTES as u64 }, { 1 << 20 }>,
@@ -100,6 +107,10 @@ fn goim() -> Dialect {
 }
 
 fn no_rest() -> Bounded<0, 1_000> {
+    Bounded::new(0)
+}
+
+fn no_delay() -> Bounded<0, 10_000> {
     Bounded::new(0)
 }
 

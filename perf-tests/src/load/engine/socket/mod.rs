@@ -26,7 +26,7 @@ use std::thread::{self, JoinHandle};
 pub(crate) use open::begin;
 
 use super::{Books, Due, Engine, EngineError, Gauges, Tally};
-use crate::load::behaviour::Order;
+use crate::load::behaviour::{Acknowledging, Order};
 use crate::load::scenario::Scenario;
 use shard::Shard;
 
@@ -102,8 +102,11 @@ impl SocketEngine {
     /// Starts the threads, which begin to connect at once.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// When the system has no thread left, or the scenario asks for what no socket does.
     pub fn start(scenario: &Scenario) -> Result<Self, EngineError> {
+        if scenario.behaviour.acknowledging != Acknowledging::default() {
+            return Err(EngineError::NoSuchSocket("lose what comes, or acknowledge it late"));
+        }
         let shared = Arc::new(Shared { scenario: scenario.clone(), run: AtomicU32::new(scenario.run) });
         let mut engine = Self { shared, workers: Vec::new() };
         let (clients, threads) = (u64::from(scenario.clients), scenario.threads as u64);

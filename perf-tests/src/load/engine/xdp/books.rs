@@ -1,27 +1,24 @@
-//! From the program's tables to a tally: what was since the last line, and what of the due was heard.
+//! From the program's tables to a tally: what was since the last line.
 
-use abi::clients::{Broadcast, Client, Count, Script, delay_bucket_start_ns, habit, mark, state};
+use abi::clients::{Broadcast, Count, Script, delay_bucket_start_ns, state};
 
 use super::error::XdpError;
+use super::owed::{heard_by, of_script, stream_of};
 use super::program::{Counts, Program};
-use crate::load::engine::{MAX_SECONDS, Reasons, Tally};
+use crate::load::engine::{Astray, MAX_SECONDS, Reasons, Tally};
 use crate::load::ledger::{Balance, Counts as Heard};
+use crate::load::report::Segments;
 use crate::load::stamp::monotonic_ns;
 
 /// Why clients did not get in, each counted once.
 pub(super) const NEVER_IN: [Count; 5] =
     [Count::Refused, Count::UpgradeRefused, Count::SynReset, Count::ResetBeforeGrant, Count::ClosedBeforeGrant];
 
-/// How the tables stood at the last line, and who is owed what comes now.
+/// How the tables stood at the last line.
 pub(super) struct Phase {
     counts: Counts,
     delays: Vec<u64>,
     heartbeats: u64,
-    /// Missing numbers when the phase was opened: what is added is this phase's.
-    missing: u64,
-    /// By client: whether it was in when the phase was opened or, of the first one of a publisher that is not ours, when the
-    /// building ended.
-    owed: Vec<bool>,
     /// What the end of the building had to say, until a line is drawn.
     building: Option<Tally>,
     /// When the phase was opened, on the clock of the stamps.
@@ -32,86 +29,31 @@ impl Phase {
     /// Open for a publisher that is not ours.
     pub(super) fn new(program: &Program) -> Result<Self, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
-        let owed = vec![false; program.clients().count() as usize];
-        Ok(Self {
-            missing: counts.of(Count::Missing),
-            counts,
-            delays,
-            heartbeats: 0,
-            owed,
-            building: None,
-            opened_ns: 0,
-        })
+        Ok(Self { counts, delays, heartbeats: 0, building: None, opened_ns: 0 })
     }
 
     /// Ends the building: takes down who never got an answer and how long the others took, `begun_ns` says from when on.
-    /// Where somebody else publishes, whoever is in now is owed what follows the first message that it hears.
     pub(super) fn seal(&mut self, program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) {
         self.building = Some(built(program, script, begun_ns));
-        for (number, client) in numbered(program, script) {
-            self.owed[number as usize] = client.state == state::JOINED || heard_by(script, &client) > 0;
-        }
     }
 
-    /// Whoever is in now is owed the messages of the phase. Says how many follow each stream.
-    pub(super) fn open(&mut self, program: &Program, script: &Script) -> Result<Vec<u32>, XdpError> {
-        let mut members = vec![0; script.streams.max(1) as usize];
-        let owed = &mut self.owed;
-        for (number, client) in numbered(program, script) {
-            let is_in = client.state == state::JOINED;
-            owed[number as usize] = is_in;
-            members[stream_of(script, number)] += u32::from(is_in);
-        }
-        self.missing = program.counts()?.of(Count::Missing);
+    /// Whatever was sent before belongs to another one.
+    pub(super) fn open(&mut self) {
         self.opened_ns = monotonic_ns();
-        Ok(members)
     }
 
     /// How far each stream's numbers went, as far as anybody heard.
     pub(super) fn heard(&self, program: &Program, script: &Script) -> Vec<u32> {
         let mut ends = vec![0; script.streams.max(1) as usize];
-        for (number, client) in numbered(program, script) {
+        for (number, client) in of_script(program, script) {
             let end: &mut u32 = &mut ends[stream_of(script, number)];
-            *end = (*end).max(heard_by(script, &client));
+            *end = (*end).max(heard_by(script, &client).unwrap_or(0));
         }
         ends
     }
 
-    /// What is due to those who are owed, and what of it was never heard, when the streams' numbers went to `ends`.
-    pub(super) fn balance(&self, program: &Program, script: &Script, ends: &[u32]) -> Result<Balance, XdpError> {
-        let mut balance = Balance::default();
-        let is_anchored = script.habits & habit::FROM_FIRST_HEARD == 0;
-        for (number, client) in numbered(program, script) {
-            if !self.owed[number as usize] {
-                continue;
-            }
-            let end = ends.get(stream_of(script, number)).copied().unwrap_or(0);
-            let heard = heard_by(script, &client);
-            let is_silent = end > 0 && heard == 0;
-            let not_reached = match is_silent && !is_anchored {
-                // How much it was owed is not known, but at least one, or it would not be silent.
-                true => 1,
-                false => end.saturating_sub(heard),
-            };
-            balance.due += u64::from(if is_anchored { end } else { not_reached });
-            balance.missing += u64::from(not_reached);
-            balance.incomplete_clients += u64::from(not_reached > 0 || (heard > 0 && client.missed != 0));
-            balance.silent_clients += u64::from(is_silent);
-        }
-        // Those that a gap left out are known only in sum.
-        let counts = program.counts()?;
-        let left_out = counts.of(Count::Missing).wrapping_sub(self.missing);
-        balance.missing += left_out;
-        if !is_anchored {
-            // From each one's first on: what it heard, and what it did not.
-            balance.due += counts.since(&self.counts).of(Count::Messages) + left_out;
-        }
-        Ok(balance)
-    }
-
     /// Draws the line.
-    pub(super) fn settle(&mut self, program: &Program, script: &Script, ends: &[u32]) -> Result<Tally, XdpError> {
-        let balance = self.balance(program, script, ends)?;
+    pub(super) fn settle(&mut self, program: &Program, balance: Balance, ends: &[u32]) -> Result<Tally, XdpError> {
         let (counts, delays) = (program.counts()?, program.delays()?);
         let since = counts.since(&self.counts);
         let mut tally = Tally {
@@ -129,6 +71,11 @@ impl Phase {
             stragglers: since.of(Count::Stragglers),
             heartbeats_answered: since.of(Count::HeartbeatReplies),
             bytes_received: since.of(Count::Bytes),
+            segments: Segments {
+                lost: since.of(Count::Lost),
+                late: since.of(Count::Late),
+                repeated: since.of(Count::Repeated),
+            },
             ..Tally::default()
         };
         for what in NEVER_IN {
@@ -136,6 +83,11 @@ impl Phase {
         }
         for what in [Count::Closed, Count::Reset, Count::Garbled] {
             add(&mut tally.closed, what, &since);
+        }
+        tally.astray = astray(program, &since);
+        tally.returns.back = since.of(Count::Back);
+        for (what, plainly) in BACK_FAILURES {
+            add_as(&mut tally.returns.failed, what, plainly, &since);
         }
         for (bucket, (now, before)) in delays.iter().zip(&self.delays).enumerate() {
             // The middle of the bucket, which is at most an eighth wide.
@@ -170,7 +122,7 @@ impl Phase {
 fn built(program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) -> Tally {
     let mut tally = Tally::default();
     let second = |ns: u64| (ns.saturating_sub(begun_ns(0)) / 1_000_000_000) as usize;
-    for (number, client) in numbered(program, script) {
+    for (number, client) in of_script(program, script) {
         let begun_ns = begun_ns(number);
         if begun_ns > 0 && second(begun_ns) < MAX_SECONDS {
             let seconds = tally.begun_by_second.len().max(second(begun_ns) + 1);
@@ -191,23 +143,51 @@ fn built(program: &Program, script: &Script, begun_ns: impl Fn(u32) -> u64) -> T
     tally
 }
 
-fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
-    if since.of(what) > 0 {
-        reasons.add(what.name(), since.of(what));
+/// Why attempts to come back failed, and what that is called of those who come for the first time.
+const BACK_FAILURES: [(Count, Count); 5] = [
+    (Count::BackRefused, Count::Refused),
+    (Count::BackUpgradeRefused, Count::UpgradeRefused),
+    (Count::BackSynReset, Count::SynReset),
+    (Count::BackReset, Count::ResetBeforeGrant),
+    (Count::BackClosed, Count::ClosedBeforeGrant),
+];
+
+/// What became of those who do not read as they should, but how many were told so.
+fn astray(program: &Program, since: &Counts) -> Astray {
+    let mut astray = Astray {
+        counts: Heard {
+            received: since.of(Count::AstrayMessages),
+            gaps: since.of(Count::AstrayGaps),
+            duplicates: since.of(Count::AstrayDuplicates),
+            order_faults: since.of(Count::AstrayOrderFaults),
+            unremembered: 0,
+        },
+        ..Astray::default()
+    };
+    for (fate, reset, closed) in [
+        (&mut astray.stopped, Count::StoppedReset, Count::StoppedClosed),
+        (&mut astray.slow, Count::SlowReset, Count::SlowClosed),
+        (&mut astray.silent, Count::SilentReset, Count::SilentClosed),
+    ] {
+        add_as(&mut fate.closed, reset, Count::Reset, since);
+        add_as(&mut fate.closed, closed, Count::Closed, since);
     }
+    for client in program.clients().iter() {
+        match client.state {
+            state::STOPPED => astray.stopped.stuck += 1,
+            state::SILENT => astray.silent.stuck += 1,
+            at_a_rate => astray.slow.stuck += u64::from(state::rate_of(at_a_rate).is_some()),
+        }
+    }
+    astray
 }
 
-/// The script's clients. The table may have room for more.
-fn numbered(program: &Program, script: &Script) -> impl Iterator<Item = (u32, Client)> {
-    (0..script.clients).zip(program.clients().iter())
+fn add(reasons: &mut Reasons, what: Count, since: &Counts) {
+    add_as(reasons, what, what, since);
 }
 
-fn stream_of(script: &Script, number: u32) -> usize {
-    (number % script.streams.max(1)) as usize
-}
-
-/// One past the highest number of the script's phase that the client heard.
-fn heard_by(script: &Script, client: &Client) -> u32 {
-    let is_of_phase = u32::from(client.marks >> mark::PHASE_SHIFT) == script.phase & 0b111;
-    if is_of_phase { client.next_number } else { 0 }
+fn add_as(reasons: &mut Reasons, what: Count, plainly: Count, since: &Counts) {
+    if since.of(what) > 0 {
+        reasons.add(plainly.name(), since.of(what));
+    }
 }

@@ -4,8 +4,9 @@
 use std::thread;
 use std::time::Duration;
 
+use abi::clients::state;
+
 use super::error::XdpError;
-use super::goodbyes::is_connected;
 use super::line::Line;
 
 /// Frames of a burst, at most: a quarter of the ring.
@@ -19,7 +20,7 @@ pub(super) fn reset_all(line: &Line, clients: u32) -> Result<(), XdpError> {
     let mut of_burst = 0;
     for number in 0..clients {
         let client = line.client(number)?;
-        if !is_connected(&client) {
+        if !state::is_connected(client.state) {
             continue;
         }
         line.send(&line.frames.reset(number, &client))?;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use abi::clients::{Client, Script, initial_sequence};
+use abi::clients::{Client, Script, initial_sequence, next_initial_sequence};
 use wire::goim::{Header, op};
 
 use super::rig::{GATEWAY_MAC, SERVER_MAC, client_address_v6};
@@ -19,7 +19,7 @@ const ACK: u8 = 0x10;
 /// What fits into a frame of an Ethernet link without TCP's options. No timestamps, so that an answer has 40 bytes of
 /// headers, and no window scaling, which a client that takes everything at once has no need of.
 const SEGMENT_SIZE_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
-const WINDOW: u16 = u16::MAX;
+pub(super) const WINDOW: u16 = u16::MAX;
 const HOPS: u8 = 64;
 const TCP: u8 = 6;
 
@@ -45,35 +45,45 @@ impl Frames {
 
     /// The SYN of client `number`.
     pub(super) fn syn(&self, number: u32) -> Vec<u8> {
-        self.frame(number, initial_sequence(number, self.script.secret), 0, SYN, &SEGMENT_SIZE_OPTION, &[])
+        self.syn_from(number, initial_sequence(number, self.script.secret))
     }
 
-    /// The heartbeat of client `number`, which stands as `client`.
-    pub(super) fn heartbeat(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, PSH | ACK, &[], &self.heartbeat)
+    /// A SYN of client `number` with an initial sequence number that is not its first.
+    pub(super) fn syn_from(&self, number: u32, sequence: u32) -> Vec<u8> {
+        self.frame(number, (sequence, 0), SYN, WINDOW, &SEGMENT_SIZE_OPTION, &[])
+    }
+
+    /// The initial sequence number of a client's next connection, when the one before has come to `next_out`.
+    pub(super) fn sequence_after(&self, number: u32, next_out: u32) -> u32 {
+        next_initial_sequence(number, self.script.secret, next_out)
+    }
+
+    /// The heartbeat of client `number`, which stands as `client`, and offers such a window.
+    pub(super) fn heartbeat(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
+        self.frame(number, (client.next_out, client.next_in), PSH | ACK, window, &[], &self.heartbeat)
     }
 
     /// The end of what client `number` says, which stands as `client`.
     pub(super) fn fin(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, FIN | ACK, &[], &[])
+        self.frame(number, (client.next_out, client.next_in), FIN | ACK, WINDOW, &[], &[])
     }
 
     /// The end of the connection of client `number`, which stands as `client`.
     pub(super) fn reset(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, RST | ACK, &[], &[])
+        self.frame(number, (client.next_out, client.next_in), RST | ACK, WINDOW, &[], &[])
     }
 
-    /// Client `number`, which stands as `client`, says how far it has heard.
-    pub(super) fn acknowledgement(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, client.next_out, client.next_in, ACK, &[], &[])
+    /// Client `number`, which stands as `client`, says how far it has heard, and what it has room for.
+    pub(super) fn acknowledgement(&self, number: u32, client: &Client, window: u16) -> Vec<u8> {
+        self.frame(number, (client.next_out, client.next_in), ACK, window, &[], &[])
     }
 
     fn frame(
         &self,
         number: u32,
-        sequence: u32,
-        acknowledged: u32,
+        (sequence, acknowledged): (u32, u32),
         flags: u8,
+        window: u16,
         options: &[u8],
         payload: &[u8],
     ) -> Vec<u8> {
@@ -111,7 +121,7 @@ impl Frames {
         frame.extend(sequence.to_be_bytes());
         frame.extend(acknowledged.to_be_bytes());
         frame.extend([header_words << 4, flags]);
-        frame.extend(WINDOW.to_be_bytes());
+        frame.extend(window.to_be_bytes());
         frame.extend([0; 4]);
         frame.extend(options);
         frame.extend(payload);

@@ -4,23 +4,19 @@
 //! whatever shows no effect is sent again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use abi::clients::state;
+use abi::clients::{Client, state};
 
 use super::error::XdpError;
+use super::flock::Flock;
 use super::line::Line;
+use super::{BURST, TICK, slow};
 use crate::load::scenario::Scenario;
 use crate::load::stamp::monotonic_ns;
-
-/// Frames go out in bursts, one in each of these.
-const TICK: Duration = Duration::from_millis(2);
-
-/// Frames of a burst, at most: a quarter of the ring.
-const BURST: usize = 64;
 
 /// Handshakes under way at once: far below the backlog of the server's end, so that none is dropped there, and enough for a
 /// server that answers many at a time.
@@ -67,6 +63,7 @@ pub(super) struct Injector {
     pub(super) line: Line,
     pub(super) scenario: Scenario,
     pub(super) signals: Arc<Signals>,
+    pub(super) flock: Arc<Mutex<Flock>>,
 }
 
 /// A client that has begun and is not in.
@@ -108,9 +105,18 @@ impl Injector {
                 self.begin_some(&mut arrivals, began)?;
             }
             self.beat(&mut beats)?;
+            self.flock().turn(&self.line, BURST)?;
             thread::sleep(TICK);
         }
         Ok(())
+    }
+
+    fn flock(&self) -> MutexGuard<'_, Flock> {
+        self.flock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn window(&self, client: &Client) -> u16 {
+        slow::window(&self.flock().script, client)
     }
 
     /// Sends SYNs: again for those who wait too long, then for new ones, by pace and as long as not too many are under way.
@@ -188,8 +194,8 @@ impl Injector {
             let number = beats.next % self.scenario.clients;
             beats.next = number + 1;
             let Some(client) = self.line.clients.get(number) else { continue };
-            if client.state == state::JOINED {
-                self.line.send(&self.line.frames.heartbeat(number, &client))?;
+            if beats_in(client.state) {
+                self.line.send(&self.line.frames.heartbeat(number, &client, self.window(&client)))?;
                 self.signals.heartbeats.fetch_add(1, Ordering::Relaxed);
                 beats.under_way.push_back(UnderWay { number, from: client.next_out, sent: Instant::now() });
             }
@@ -197,13 +203,18 @@ impl Injector {
         while beats.under_way.front().is_some_and(|first| first.sent.elapsed() >= HEARD_WITHIN) {
             let Some(UnderWay { number, from, .. }) = beats.under_way.pop_front() else { break };
             let Some(client) = self.line.clients.get(number) else { continue };
-            if client.state == state::JOINED && client.next_out == from {
-                self.line.send(&self.line.frames.heartbeat(number, &client))?;
+            if beats_in(client.state) && client.next_out == from {
+                self.line.send(&self.line.frames.heartbeat(number, &client, self.window(&client)))?;
                 beats.under_way.push_back(UnderWay { number, from, sent: Instant::now() });
             }
         }
         Ok(())
     }
+}
+
+/// Whether a client in `state` says that it is alive.
+fn beats_in(state: u8) -> bool {
+    state::is_in(state) && state != state::SILENT
 }
 
 /// Whose heart beats when.

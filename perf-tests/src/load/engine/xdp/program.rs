@@ -1,14 +1,16 @@
 //! The program that plays the clients, in the kernel, and its tables. Nothing is pinned: all of it goes with this value.
 
+mod telling;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::clients::{
     BROADCASTS_MAP, Broadcast, CLIENTS_MAP, COUNTS, COUNTS_MAP, Client, Count, DELAY_BUCKETS, DELAYS_MAP,
-    HEARD_RUN_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
+    HEARD_FROM_MAP, HEARD_RUN_MAP, LATE_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
-use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
@@ -25,6 +27,7 @@ pub const MAX_BROADCASTS: u32 = 1 << 20;
 pub struct Program {
     object: Ebpf,
     clients: Arc<Clients>,
+    late: RingBuf<MapData>,
 }
 
 /// How the clients stand: the program's table, in our memory. Read without asking anybody, so each client is as it was at
@@ -101,8 +104,9 @@ impl Program {
         }
         let path = object(OBJECT)?;
         let refused = |reason: String| XdpError::Load { object: path.clone(), reason };
-        let object = EbpfLoader::new()
+        let mut object = EbpfLoader::new()
             .map_max_entries(CLIENTS_MAP, clients)
+            .map_max_entries(HEARD_FROM_MAP, clients)
             .map_max_entries(BROADCASTS_MAP, broadcasts.clamp(1, MAX_BROADCASTS))
             .load_file(&path)
             .map_err(|error| refused(format!("{}, with room for {clients} clients", words_of(&error))))?;
@@ -111,7 +115,8 @@ impl Program {
             return Err(refused(format!("it holds no table {CLIENTS_MAP}")));
         };
         let mapped = Shared::map(table.fd(), words).map_err(XdpError::io("map the table of clients"))?;
-        let mut loaded = Self { object, clients: Arc::new(Clients(mapped)) };
+        let late = typed(object.take_map(LATE_MAP), LATE_MAP)?;
+        let mut loaded = Self { object, clients: Arc::new(Clients(mapped)), late };
         for name in [PROGRAM, PASS] {
             loaded.program(name)?.load().map_err(|error| refused(words_of(&error)))?;
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, Script, habit};
+use abi::clients::{GREETING_BYTES, MAX_GREETING_BYTES, NUMBER_DIGITS, RATES, Script, habit};
 use wire::goim::{Header, op};
 
 use super::error::XdpError;
@@ -95,9 +95,26 @@ pub fn script(scenario: &Scenario, first: SocketAddrV4, secret: u32) -> Result<S
         habits: habit::FROM_FIRST_HEARD,
         upgrade_bytes: request.len() as u32,
         reserved: 0,
+        room_bytes: room_bytes(scenario.behaviour.slow_buffer_bytes),
+        all_read: 0,
+        // As a cast, what is beyond the end is the end.
+        lost: (scenario.behaviour.acknowledging.lost_share * 4_294_967_296.0) as u32,
+        acknowledges_late: u32::from(scenario.behaviour.acknowledging.delay_ms > 0),
+        bytes_per_second: [0; RATES],
         greeting,
         upgrade,
     })
+}
+
+/// Room of a client that does not read, when its socket's buffer would be of so many bytes, which the kernel doubles. Without
+/// window scaling no more can be offered than fits into 16 bits.
+fn room_bytes(buffer_bytes: usize) -> u32 {
+    let most = u32::from(u16::MAX);
+    if buffer_bytes == 0 {
+        most
+    } else {
+        u32::try_from(buffer_bytes).map_or(most, |bytes| most.min(bytes.saturating_mul(2)))
+    }
 }
 
 /// What a client sends, as it goes over `transport`.
