@@ -67,6 +67,25 @@ fn clients_of_ipv6_hear_what_those_of_ipv4_hear() {
 }
 
 #[test]
+fn whoever_does_not_read_or_goes_costs_the_others_nothing_over_either_transport() {
+    if !is_there() {
+        return;
+    }
+    for transport in ["tcp", "websocket"] {
+        let clients = "--connections 400 --rooms 4 --slow 0.2 --slow-bytes 4000 --slow-buffer 4096 --stop-reading 0.1";
+        let others = "--churn 50 --goodbye mixed --away-ms 100";
+        let said = "--broadcasts 200 --publish-rate 100 --message-bytes 1000 --json";
+        let output = command(&format!("--transport {transport} {clients} {others} {said}")).output().unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{transport}: {:?} {:?}", report.faults, report.connections);
+        assert_eq!((report.astray.slow.clients, report.astray.stopped.clients), (80, 40), "{transport}");
+        assert!(report.returns.back > 0 && report.returns.not_back == 0, "{transport}: {:?}", report.returns);
+        assert!(report.astray.received > 0, "{transport}: {:?}", report.astray);
+        assert_eq!(report.connections.closed.get("garbled streams"), None, "{transport}");
+    }
+}
+
+#[test]
 fn an_interrupt_gives_what_was_found_until_then() {
     if !is_there() {
         return;
