@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod missing_part;
-#[allow(dead_code)] // Nobody connects here.
 mod namespaces;
 
 use std::fs::{self, Permissions};

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod missing_part;
-#[allow(dead_code)] // A pair's one end is enough here.
 mod namespaces;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -4,20 +4,11 @@
 mod missing_part;
 mod xdp_verb;
 
-use std::collections::BTreeSet;
-
 use rustix::process::{Pid, Signal, kill_process};
-use xdp_verb::{command, eventually, is_there, report, start_listening};
+use xdp_verb::{are_held, command, eventually, is_there, own_namespaces, report, start_listening};
 
 /// A run that does not end by itself.
 const ENDLESS: &str = "--connections 40 --broadcasts 1000000 --publish-rate 20 --json";
-
-/// Network namespaces that processes run in or hold, by what the kernel calls them.
-fn namespaces(of: &str) -> BTreeSet<String> {
-    let name = |link: std::path::PathBuf| link.to_str().filter(|name| name.starts_with("net:[")).map(str::to_owned);
-    let held = std::fs::read_dir(format!("/proc/{of}/fd")).into_iter().flatten().flatten().map(|entry| entry.path());
-    held.chain([format!("/proc/{of}/ns/net").into()]).filter_map(|path| name(std::fs::read_link(path).ok()?)).collect()
-}
 
 #[test]
 fn twenty_thousand_clients_hear_every_message_once_and_in_order() {
@@ -76,6 +67,25 @@ fn clients_of_ipv6_hear_what_those_of_ipv4_hear() {
 }
 
 #[test]
+fn whoever_does_not_read_or_goes_costs_the_others_nothing_over_either_transport() {
+    if !is_there() {
+        return;
+    }
+    for transport in ["tcp", "websocket"] {
+        let clients = "--connections 400 --rooms 4 --slow 0.2 --slow-bytes 4000 --slow-buffer 4096 --stop-reading 0.1";
+        let others = "--churn 50 --goodbye mixed --away-ms 100";
+        let said = "--broadcasts 200 --publish-rate 100 --message-bytes 1000 --json";
+        let output = command(&format!("--transport {transport} {clients} {others} {said}")).output().unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{transport}: {:?} {:?}", report.faults, report.connections);
+        assert_eq!((report.astray.slow.clients, report.astray.stopped.clients), (80, 40), "{transport}");
+        assert!(report.returns.back > 0 && report.returns.not_back == 0, "{transport}: {:?}", report.returns);
+        assert!(report.astray.received > 0, "{transport}: {:?}", report.astray);
+        assert_eq!(report.connections.closed.get("garbled streams"), None, "{transport}");
+    }
+}
+
+#[test]
 fn an_interrupt_gives_what_was_found_until_then() {
     if !is_there() {
         return;
@@ -95,17 +105,11 @@ fn nothing_is_left_of_a_run_that_is_killed() {
         return;
     }
     let mut child = start_listening(ENDLESS);
-    let pid = child.id().to_string();
-    let own: BTreeSet<_> = namespaces(&pid).difference(&namespaces("self")).cloned().collect();
+    let own = own_namespaces(child.id());
     assert_eq!(own.len(), 2, "the server's and the clients': {own:?}");
     child.kill().unwrap();
     child.wait().unwrap();
-    let is_held = || {
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());
-        processes.filter(|name| name.parse::<u32>().is_ok()).any(|name| !namespaces(&name).is_disjoint(&own))
-    };
-    eventually(&format!("nobody holds {own:?}"), || !is_held());
+    eventually(&format!("nobody holds {own:?}"), || !are_held(&own));
 }
 
 #[test]

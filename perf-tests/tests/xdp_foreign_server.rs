@@ -25,7 +25,11 @@ fn faultless(_mid: i64, _count: u64) -> Act {
 /// A server in a namespace of its own, listening at every address.
 fn serve() -> (Namespace, TinyGoim) {
     let namespace = Namespace::new("theirs");
-    let server = namespace.run(|| TinyGoim::start_at(Ipv6Addr::UNSPECIFIED.into(), faultless));
+    let server = namespace.run(|| {
+        // Strict about return paths, as distributions are.
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+        TinyGoim::start_at(Ipv6Addr::UNSPECIFIED.into(), faultless)
+    });
     (namespace, server)
 }
 
@@ -164,23 +168,25 @@ fn what_is_in_the_way_is_said_and_nothing_is_left() {
     if !is_there() {
         return;
     }
-    let namespace = Namespace::new("theirs");
-    namespace.ip(&["address", "add", "10.78.0.1/32", "dev", "lo"]);
-    let name = namespace.name();
-    let route_inside = ["10.200.0.0/16", "dev", "lo"];
-    for (arguments, words, route) in [
-        ("--netns no-such-namespace --connect 10.77.0.1:3101".to_owned(), "no-such-namespace", None),
-        ("--netns /dev/null --connect 10.77.0.1:3101".to_owned(), "enter the server's namespace", None),
-        (format!("--netns {name} --connect 127.0.0.1:3101"), "listen on every address", None),
-        (format!("--netns {name} --connect 10.77.0.1:3101,10.77.0.2:3101"), "--connect once", None),
-        (format!("--netns {name}"), "--connect", None),
-        (format!("--netns {name} --connect 10.77.0.1:3101"), "10.200.0.0/16", Some(route_inside)),
+    let there = "--connect 10.77.0.1:3101";
+    for (arguments, words, before_it) in [
+        ("--netns no-such-namespace --connect 10.77.0.1:3101", "no-such-namespace", ""),
+        ("--netns /dev/null --connect 10.77.0.1:3101", "enter the server's namespace", ""),
+        ("--connect 127.0.0.1:3101", "listen on every address", ""),
+        ("--connect 10.77.0.1:3101,10.77.0.2:3101", "--connect once", ""),
+        ("", "--connect", ""),
+        (there, "10.200.0.0/16", "route add 10.200.0.0/16 dev lo"),
+        (there, "10.0.0.0/8", "route add 10.0.0.0/8 dev lo"),
+        ("--connect [fd77::1]:3101", "fd80::/16", "-6 route add fd80::/16 dev lo"),
+        (there, "push0", "link add push0 type veth peer name other"),
     ] {
-        if let Some(route) = route {
-            namespace.ip(&[&["route", "add"][..], &route].concat());
+        let namespace = Namespace::new("theirs");
+        if !before_it.is_empty() {
+            namespace.ip(&before_it.split(' ').collect::<Vec<_>>());
         }
+        let way = if arguments.contains("--netns") { String::new() } else { format!("--netns {}", namespace.name()) };
         let before = furniture(&namespace);
-        let output = command(&format!("{arguments} --connections 1")).output().unwrap();
+        let output = command(&format!("{way} {arguments} --connections 1")).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
         assert!(said.contains(words), "{arguments}: {said}");

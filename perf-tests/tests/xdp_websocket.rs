@@ -8,6 +8,7 @@ mod segments;
 use abi::clients::{Client, Count, GARBLED, state};
 use clients_program::*;
 use perf_tests::load::engine::xdp::program::Program;
+use perf_tests::load::engine::xdp::script::script;
 use perf_tests::load::scenario::{Dialect, Scenario, Transport};
 use perf_tests::load::stamp::{Stamp, monotonic_ns};
 use segments::{ACK, FIN, Family, PSH, SYN, Segment, segment};
@@ -143,9 +144,8 @@ fn an_answer_without_an_end_is_given_up() {
     assert_eq!(program.counts().unwrap().of(Count::UpgradeRefused), 1);
 }
 
-/// The stream of one client, cut at every place: whatever the segments, the books are the same.
-#[test]
-fn frames_and_packets_are_read_wherever_segments_cut_them() {
+/// Frames of every kind, and what they hold: six messages of the client's, and what else there is.
+fn many_frames() -> Vec<u8> {
     let batch = |packets: &[Vec<u8>]| packet(op::RAW, &packets.concat());
     let mut ping = Vec::new();
     put_frame(Opcode::Ping, b"are you there?", &mut ping);
@@ -168,13 +168,22 @@ fn frames_and_packets_are_read_wherever_segments_cut_them() {
         framed_long(&batch(&[message_of(stamp(6), 1)])),
         close,
     ];
-    let stream = parts.concat();
+    parts.concat()
+}
+
+/// Everywhere, and many small pieces: every so many bytes.
+fn cuts_of(stream: &[u8]) -> impl Iterator<Item = Vec<usize>> {
+    let length = stream.len();
+    let even = move |step: usize| (1..).map(|piece| piece * step).take_while(|cut| *cut < length).collect();
+    (1..length).map(|cut| vec![cut]).chain((1..50).map(even))
+}
+
+/// The stream of one client, cut at every place: whatever the segments, the books are the same.
+#[test]
+fn frames_and_packets_are_read_wherever_segments_cut_them() {
+    let stream = many_frames();
     let Some(mut program) = bring_up_as(&websocket(Dialect::Goim)) else { return };
-    let cuts = (1..stream.len()).map(|cut| vec![cut]).chain((1..50).map(|step| {
-        // Many small ones: every `step` bytes.
-        (1..).map(|piece| piece * step).take_while(|cut| *cut < stream.len()).collect()
-    }));
-    for cuts in cuts {
+    for cuts in cuts_of(&stream) {
         program.set_client(NUMBER, &Client { state: state::GREETED, ..joined() }).unwrap();
         let before = program.counts().unwrap();
         let mut from = 0;
@@ -202,6 +211,58 @@ fn frames_and_packets_are_read_wherever_segments_cut_them() {
         }
         let client = program.client(NUMBER).unwrap();
         assert_eq!((client.next_number, client.missed, client.at, client.left), (7, 0b100, 0, 0), "cut at {cuts:?}");
+    }
+}
+
+/// Whoever reads at a rate keeps its reading where others keep what comes behind a packet that was cut.
+#[test]
+fn frames_are_read_at_a_rate_too_and_across_its_beginning_and_end() {
+    let scenario = websocket(Dialect::Goim);
+    let Some(mut program) = bring_up_as(&scenario) else { return };
+    let mut slowly = script(&scenario, FIRST, SECRET).unwrap();
+    slowly.room_bytes = 60_000;
+    slowly.bytes_per_second[1] = 1000;
+    program.set_script(&slowly).unwrap();
+    let stream = many_frames();
+    let slow = state::SLOW + 1;
+    for (name, first, between, last) in [
+        ("all the time", slow, slow, slow),
+        ("from there on", state::RESUMED, slow, slow),
+        ("up to there", slow, state::RESUMED, state::RESUMED),
+        ("for a moment", state::RESUMED, slow, state::RESUMED),
+    ] {
+        for cuts in cuts_of(&stream) {
+            program.set_client(NUMBER, &Client { state: first, sent_ns: 1, ..joined() }).unwrap();
+            let before = program.counts().unwrap();
+            let mut from = 0;
+            for to in cuts.iter().copied().chain([stream.len()]) {
+                let said = segment(after(from as u32), OURS_AT, PSH | ACK, &stream[from..to]);
+                let answer = say(&mut program, Family::V4, &said).unwrap();
+                assert_eq!(answer.acknowledged, after(to as u32), "{name}, cut at {cuts:?}");
+                let client = program.client(NUMBER).unwrap();
+                program.set_client(NUMBER, &Client { state: between, ..client }).unwrap();
+                // The server asks how much room there is.
+                let probe = segment(after(to as u32).wrapping_sub(1), OURS_AT, ACK, &[]);
+                say(&mut program, Family::V4, &probe).unwrap();
+                let client = program.client(NUMBER).unwrap();
+                program.set_client(NUMBER, &Client { state: last, ..client }).unwrap();
+                from = to;
+            }
+            let counts = program.counts().unwrap().since(&before);
+            let expected = [
+                (Count::AstrayMessages, 6),
+                (Count::AstrayGaps, 1),
+                (Count::HeartbeatReplies, 2),
+                (Count::Misrouted, 1),
+                (Count::ControlFrames, 3),
+                (Count::Garbled, 0),
+                (Count::Foreign, 0),
+            ];
+            for (what, times) in expected {
+                assert_eq!(counts.of(what), times, "{}, {name}, cut at {cuts:?}", what.name());
+            }
+            assert_eq!(program.client(NUMBER).unwrap().at, 0, "{name}, cut at {cuts:?}");
+        }
     }
 }
 

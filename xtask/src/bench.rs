@@ -65,13 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 /// Leaves a report, whether or not its limits hold.
-fn measure(
-    perf_tests: &Path,
-    profile: &str,
-    path: &str,
-    report: &Path,
-    arguments: &Arguments,
-) -> Result<(), String> {
+fn measure(perf_tests: &Path, profile: &str, path: &str, report: &Path, arguments: &Arguments) -> Result<(), String> {
     let mut command = Command::new(perf_tests);
     let profile = format!("perf-tests/profiles/{profile}.toml");
     command.args(["signoff", "--profile", &profile, "--send", path]);

@@ -3,7 +3,10 @@
 use abi::clients::{Client, Count, Late, RATES, Script, chance, reading, reading::Reading, state};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use crate::maps::{LATE, SEGMENTS, count};
+use crate::{
+    maps::{LATE, SEGMENTS, count},
+    websocket,
+};
 
 /// What a client says that has room for everything. Without window scaling, no more may be under way to it.
 const ALL: u16 = u16::MAX;
@@ -54,6 +57,7 @@ fn free_at(script: &Script, client: &mut Client, bytes_per_second: u32) -> u32 {
     let now_ms = (unsafe { bpf_ktime_get_ns() } / 1_000_000) as u32;
     let room = script.room_bytes;
     let reading = Reading::of(client.sent_ns).at(client.next_in, now_ms, bytes_per_second, room);
+    websocket::forget_behind(script, client);
     client.sent_ns = reading.word();
     reading.free(client.next_in, now_ms, bytes_per_second, room)
 }

@@ -5,7 +5,9 @@
 
 use core::ptr;
 
-use abi::clients::{Client, Count, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state, time_of_tick};
+use abi::clients::{
+    Client, Count, FRAME_UNKNOWN, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state, time_of_tick,
+};
 use aya_ebpf::{
     cty::c_void,
     helpers::{bpf_ktime_get_ns, generated::bpf_loop},
@@ -88,6 +90,7 @@ pub fn repeat(times: u32, step: Step, bytes: &mut Bytes<'_>) {
 extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
     // SAFETY: see `repeat`.
     let bytes = unsafe { &mut *bytes };
+    websocket::find_out(bytes);
     if websocket::is_next(bytes.script, bytes.client) {
         if bytes.at < bytes.to && !websocket::take_header(bytes) {
             websocket::take_piece(bytes);
@@ -107,14 +110,14 @@ extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
         return 1;
     }
     let length = whole(piece, 0);
-    let behind = if websocket::is_spoken(script) { client.left.wrapping_sub(length) } else { 0 };
+    let behind = websocket::behind(script, client.left, length);
     // One that is no length is found out by whoever takes the piece, and so is one that passes its frame.
     if !is_length(length) || behind > client.left {
         return 1;
     }
     let operation = whole(piece, 8);
     if operation == RAW {
-        client.left = if websocket::is_spoken(script) { client.left - HEADER_BYTES } else { 0 };
+        client.left = websocket::behind(script, client.left, HEADER_BYTES);
         *at += HEADER_BYTES;
         return 0;
     }
@@ -150,6 +153,7 @@ extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
 /// Takes what is there of the packet under way, or the beginning of one. On WebSocket, also of what is around it.
 #[inline(always)]
 fn take_piece(bytes: &mut Bytes<'_>) {
+    websocket::find_out(bytes);
     if websocket::is_next(bytes.script, bytes.client) {
         websocket::take_piece(bytes);
         return;
@@ -171,9 +175,9 @@ fn take_piece(bytes: &mut Bytes<'_>) {
         // The rest of the body, which nobody reads.
         STAMP_END => {
             let here = bytes.to.wrapping_sub(bytes.at);
-            let left = bytes.client.left;
+            let left = bytes.client.left & !FRAME_UNKNOWN;
             let rest = if left < here { left } else { here };
-            bytes.client.left = left - rest;
+            bytes.client.left -= rest;
             bytes.at += rest;
             if left == rest {
                 deliver_piece(bytes.script, bytes.number, bytes.client);
@@ -211,10 +215,13 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
             garble(client);
             return 1;
         }
-        if is_framed {
-            client.sent_ns = u64::from(client.field - client.left) << 32;
-        }
+        let behind = websocket::behind(script, client.field, client.left);
         client.left -= 4;
+        if is_framed && (behind == FRAME_UNKNOWN || !is_timed(client)) {
+            client.left |= FRAME_UNKNOWN;
+        } else if is_framed {
+            client.sent_ns = u64::from(behind) << 32;
+        }
         return 0;
     }
     client.left -= 1;
@@ -242,12 +249,16 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
         _ => {}
     }
     if at == 15 && client.marks & (mark::KIND | mark::BATCH) == mark::OTHER | mark::BATCH {
-        client.left = if websocket::is_spoken(script) { client.left + behind_piece(client) } else { 0 };
+        client.left = match behind_piece(script, client) {
+            FRAME_UNKNOWN => FRAME_UNKNOWN,
+            behind if websocket::is_spoken(script) => client.left + behind,
+            _ => 0,
+        };
         client.at = 0;
         client.marks &= mark::PHASE;
         return 1;
     }
-    if client.left == 0 {
+    if client.left & !FRAME_UNKNOWN == 0 {
         deliver_piece(script, *number, client);
         return 1;
     }
@@ -271,18 +282,21 @@ fn take_time(script: &Script, client: &mut Client, at: u8, byte: u8) {
     client.sent_ns = client.sent_ns >> 32 << 32 | u64::from(ticks);
 }
 
-/// What comes, in its frame, behind the packet that is taken in pieces.
+/// What comes, in its frame, behind the packet that is taken in pieces; nothing without a frame.
 #[inline(always)]
-fn behind_piece(client: &Client) -> u32 {
-    (client.sent_ns >> 32) as u32
+fn behind_piece(script: &Script, client: &Client) -> u32 {
+    match (websocket::is_spoken(script), client.left & FRAME_UNKNOWN) {
+        (false, _) => 0,
+        (true, 0) => (client.sent_ns >> 32) as u32,
+        (true, unknown) => unknown,
+    }
 }
 
 /// A packet that was taken in pieces is complete.
 #[inline(always)]
 fn deliver_piece(script: &Script, number: u32, client: &mut Client) {
-    let mut behind = 0;
-    if websocket::is_spoken(script) {
-        behind = behind_piece(client);
+    let behind = behind_piece(script, client);
+    if websocket::is_spoken(script) && behind != FRAME_UNKNOWN {
         let is_message = client.marks & mark::KIND == mark::MESSAGE;
         // No time, but not nothing: who was let in has something here.
         // SAFETY: the helper reads a clock.

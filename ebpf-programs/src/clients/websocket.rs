@@ -7,7 +7,8 @@
 //! server of this protocol sends.
 
 use abi::clients::{
-    CONTROL, Client, Count, FRAME_HEADER, GARBLED, MAX_PACKET_BYTES, MAX_UPGRADE_ANSWER_BYTES, Script, mark, state,
+    CONTROL, Client, Count, FRAME_HEADER, FRAME_UNKNOWN, GARBLED, MAX_PACKET_BYTES, MAX_UPGRADE_ANSWER_BYTES,
+    STAMP_END, Script, mark, state,
 };
 
 use crate::{
@@ -44,6 +45,38 @@ pub fn is_spoken(script: &Script) -> bool {
 pub fn is_next(script: &Script, client: &Client) -> bool {
     let is_between = client.at == 0 && client.left == 0;
     is_spoken(script) && (is_between || (client.at >= FRAME_HEADER && client.at != GARBLED))
+}
+
+/// What of a frame comes behind `length` more bytes, when so much of it is `left`; nothing without a frame.
+#[inline(always)]
+pub fn behind(script: &Script, left: u32, length: u32) -> u32 {
+    match (is_spoken(script), left & FRAME_UNKNOWN) {
+        (false, _) => 0,
+        (true, 0) => left.wrapping_sub(length),
+        (true, unknown) => unknown,
+    }
+}
+
+/// Something else is going to stand where it says what comes behind the packet under way.
+#[inline(always)]
+pub fn forget_behind(script: &Script, client: &mut Client) {
+    if is_spoken(script) && (4..=STAMP_END).contains(&client.at) {
+        client.left |= FRAME_UNKNOWN;
+    }
+}
+
+/// Where it is not known what of the frame is still to come, between packets, the next byte says it: that of a frame has its
+/// highest bit, a packet begins with a length that never has.
+#[inline(always)]
+pub fn find_out(bytes: &mut Bytes<'_>) {
+    if !is_spoken(bytes.script) || bytes.client.at != 0 || bytes.client.left != FRAME_UNKNOWN {
+        return;
+    }
+    let at = bytes.at;
+    if next_byte(bytes).is_some_and(|byte| byte & PLAIN != 0) {
+        bytes.client.left = 0;
+    }
+    bytes.at = at;
 }
 
 /// Takes the answer to the upgrade, or what is there of it.

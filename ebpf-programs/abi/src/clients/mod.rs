@@ -243,6 +243,9 @@ pub const fn broadcast_index(streams: u32, stream: u32, number: u32) -> u32 {
 pub const STAMP_END: u8 = 48;
 /// [`Client::at`] of a stream in which no packet begins any more.
 pub const GARBLED: u8 = u8::MAX;
+/// Bit of [`Client::left`], on WebSocket: it is not known what of the frame is still to come, because what stands in
+/// [`Client::sent_ns`] is something else. The first byte behind the packet tells.
+pub const FRAME_UNKNOWN: u32 = 1 << 31;
 /// [`Client::at`] from which on the header of a WebSocket frame is under way.
 pub const FRAME_HEADER: u8 = 64;
 /// [`Client::at`] of a stream in which the payload of a control frame is under way.

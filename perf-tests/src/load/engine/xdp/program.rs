@@ -109,7 +109,7 @@ impl Program {
             .map_max_entries(HEARD_FROM_MAP, clients)
             .map_max_entries(BROADCASTS_MAP, broadcasts.clamp(1, MAX_BROADCASTS))
             .load_file(&path)
-            .map_err(|error| refused(words_of(&error)))?;
+            .map_err(|error| refused(format!("{}, with room for {clients} clients", words_of(&error))))?;
         let words = clients as usize * Client::WORDS;
         let Some(Map::Array(table)) = object.map(CLIENTS_MAP) else {
             return Err(refused(format!("it holds no table {CLIENTS_MAP}")));
