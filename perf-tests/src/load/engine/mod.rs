@@ -7,6 +7,7 @@
 //! The books are kept by phases: [`Engine::open`] begins one, [`Engine::settle`] draws a line under it and says what
 //! happened since the last line. What comes between a line and the next opening belongs to no phase.
 
+mod error;
 mod picker;
 mod reasons;
 pub mod socket;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
+pub use error::EngineError;
 pub use reasons::Reasons;
 
 use super::behaviour::Order;
@@ -303,42 +305,6 @@ impl Tally {
         ] {
             sum.add(part).expect("all histograms are made with the same bounds");
         }
-    }
-}
-
-/// Why an engine cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// A system call that every client needs.
-    #[error("cannot {doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The system forbids what an order asks for.
-    #[error("cannot {doing}: {source} (it needs CAP_NET_ADMIN)")]
-    Forbidden {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The engine without sockets.
-    #[error(transparent)]
-    Xdp(#[from] xdp::error::XdpError),
-    /// The scenario asks for what only the other engine can do.
-    #[error("clients with sockets cannot {0} (--engine xdp can)")]
-    NoSuchSocket(&'static str),
-    /// A thread is gone, and its clients with it.
-    #[error("a client thread panicked")]
-    Panicked,
-}
-
-impl EngineError {
-    pub(super) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io { doing, source }
     }
 }
 

@@ -194,6 +194,14 @@ mod tests {
                 "name = \"x\"\nphase = [{ name = \"a\", kind = \"connect\" }]\n[clients]\ncount = 1\nheartbeat_seconds = -1.0\n",
                 "5:21: is no time",
             ),
+            (
+                "name = \"x\"\nphase = [{ name = \"a\", kind = \"connect\" }]\n[clients]\ncount = 1\nengine = \"xdp\"\nack_loss = 1.5\n",
+                "6:12: is no share, from 0 to 1",
+            ),
+            (
+                "name = \"x\"\nphase = [{ name = \"a\", kind = \"connect\" }]\n[clients]\ncount = 1\nengine = \"socket\"\nack_delay_ms = 5\n",
+                "5:10: for clients with sockets the kernel acknowledges: leave out ack_loss and ack_delay_ms, or use xdp",
+            ),
         ];
         for (text, expected) in rows {
             assert_eq!(mistake(text), format!("p.toml:{expected}"));
