@@ -14,6 +14,9 @@ const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The longest answer to the opening request that is read before the server is taken for something else.
 pub const MAX_RESPONSE_BYTES: usize = 8 << 10;
 
+/// The payload of a close frame: 1001, going away (RFC 6455, 7.4.1).
+pub(crate) const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
+
 /// Frame opcodes (RFC 6455, section 5.2).
 pub mod opcode {
     /// The next part of a fragmented message.

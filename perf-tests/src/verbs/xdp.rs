@@ -109,8 +109,5 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), String> {
     if scenario.clients > MOST_CLIENTS {
         return Err(format!("{} clients, but the rig has addresses for {MOST_CLIENTS}", scenario.clients));
     }
-    if !scenario.behaviour.orders().is_empty() {
-        return Err("clients made of XDP only listen yet: leave out what they shall do besides".to_owned());
-    }
     Ok(())
 }

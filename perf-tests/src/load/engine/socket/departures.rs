@@ -10,16 +10,13 @@ use super::shard::{Role, Shard};
 use crate::load::behaviour::Goodbye;
 use crate::load::engine::{Astray, Fate};
 use crate::load::ledger::Standing;
-use crate::websocket::opcode;
+use crate::websocket::{GOING_AWAY, opcode};
 
 /// How long the server may take to answer a goodbye by closing.
 pub(super) const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a client that says goodbye reads at most until the server's end.
 pub(super) const MAX_GOODBYE_BYTES: usize = 16 << 20;
-
-/// 1001: going away (RFC 6455, 7.4.1).
-const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
 
 impl Shard {
     /// The connection is over, and not because the client wanted it.

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 
-use abi::clients::{Client, Script, initial_sequence, next_initial_sequence};
+use abi::clients::{Client, Script, initial_sequence, next_initial_sequence, state};
 use wire::goim::{Header, op};
 
 use super::rig::{GATEWAY_MAC, SERVER_MAC, client_address_v6};
 use super::script::as_said;
 use crate::load::scenario::Transport;
+use crate::websocket::{GOING_AWAY, opcode, put_frame};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -30,12 +31,18 @@ pub(super) struct Frames {
     server: SocketAddr,
     /// As the server hears it.
     heartbeat: Vec<u8>,
+    /// What a client says before its end.
+    goodbye: Vec<u8>,
 }
 
 impl Frames {
     pub(super) fn new(script: Script, server: SocketAddr, transport: Transport) -> Self {
         let packet = Header { version: 1, operation: op::HEARTBEAT, sequence: 2 }.encode(0);
-        Self { script, server, heartbeat: as_said(transport, packet.to_vec()) }
+        let mut goodbye = Vec::new();
+        if transport == Transport::Websocket {
+            put_frame(true, opcode::CLOSE, &GOING_AWAY, [0; 4], &mut goodbye);
+        }
+        Self { script, server, heartbeat: as_said(transport, packet.to_vec()), goodbye }
     }
 
     /// Whether a client says an auth packet at all.
@@ -65,7 +72,18 @@ impl Frames {
 
     /// The end of what client `number` says, which stands as `client`.
     pub(super) fn fin(&self, number: u32, client: &Client) -> Vec<u8> {
-        self.frame(number, (client.next_out, client.next_in), FIN | ACK, WINDOW, &[], &[])
+        let place = (client.next_out, client.next_in);
+        self.frame(number, place, FIN | ACK, WINDOW, &[], self.goodbye_of(client))
+    }
+
+    /// The byte that the server awaits when it has heard that end.
+    pub(super) fn behind_fin(&self, client: &Client) -> u32 {
+        client.next_out.wrapping_add(self.goodbye_of(client).len() as u32 + 1)
+    }
+
+    /// Before the upgrade there are no frames to say anything in.
+    fn goodbye_of(&self, client: &Client) -> &[u8] {
+        if state::is_in(client.state) || client.state == state::LEAVING { &self.goodbye } else { &[] }
     }
 
     /// The end of the connection of client `number`, which stands as `client`.

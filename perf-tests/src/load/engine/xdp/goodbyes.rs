@@ -34,8 +34,8 @@ const CLOSES_A_CLIENT_WITHIN: Duration = Duration::from_micros(200);
 /// A FIN that was not acknowledged yet.
 struct Fin {
     number: u32,
-    /// Its sequence number.
-    at: u32,
+    /// What the server awaits when it has heard it.
+    until: u32,
     sent: Instant,
     /// When it was said first.
     since: Instant,
@@ -89,7 +89,7 @@ impl Goodbyes {
             let client = line.client(fin.number)?;
             if !(self.is_leaving)(client.state) {
                 gone.push(Gone { number: fin.number, answered: true });
-            } else if client.next_out == fin.at.wrapping_add(1) {
+            } else if client.next_out == fin.until {
                 self.heard.push_back((fin.number, fin.since));
             } else if fin.since.elapsed() >= self.patience {
                 gone.push(Gone { number: fin.number, answered: false });
@@ -126,7 +126,7 @@ impl Goodbyes {
 
     fn say(&mut self, line: &Line, number: u32, client: &Client, since: Instant) -> Result<(), XdpError> {
         line.send(&line.frames.fin(number, client))?;
-        self.unheard.push_back(Fin { number, at: client.next_out, sent: Instant::now(), since });
+        self.unheard.push_back(Fin { number, until: line.frames.behind_fin(client), sent: Instant::now(), since });
         Ok(())
     }
 }

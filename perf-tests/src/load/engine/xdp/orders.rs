@@ -217,7 +217,8 @@ impl Flock {
         let mut told = 0_u64;
         for (number, client) in line.clients.numbered() {
             let has_none = matches!(client.state, state::CLOSED | state::RESET | state::ABORTED | state::VANISHED);
-            let was_let_in = client.sent_ns != 0;
+            // On WebSocket a packet that was cut when the end came may have left no time.
+            let was_let_in = client.sent_ns != 0 || client.next_number != 0;
             if !has_none || !was_let_in || self.away.contains(&number) {
                 continue;
             }

@@ -80,7 +80,7 @@ impl Returns {
         let Attempt { number, wanted_ns, sent } = attempt;
         let client = line.client(number)?;
         match client.state {
-            state::RETURNING | state::GREETED_AGAIN => {
+            state::RETURNING | state::UPGRADING_AGAIN | state::GREETED_AGAIN => {
                 let again = sent.elapsed() >= ANSWER_WITHIN && *most > 0;
                 if again {
                     *most -= 1;
@@ -89,7 +89,7 @@ impl Returns {
                 self.under_way.push_back(Attempt { sent: if again { Instant::now() } else { sent }, ..attempt });
             }
             // Granted, whatever became of it since.
-            _ if client.sent_ns != 0 => turned.back.push((number, waited(&client, wanted_ns))),
+            now if state::is_in(now) || client.sent_ns != 0 => turned.back.push((number, waited(&client, wanted_ns))),
             _ => self.due.push(Reverse((Instant::now() + RETRY_AFTER, number, wanted_ns))),
         }
         Ok(())
