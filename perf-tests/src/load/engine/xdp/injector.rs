@@ -22,6 +22,9 @@ use crate::load::stamp::monotonic_ns;
 /// server that answers many at a time.
 const OPEN_HANDSHAKES: usize = 16_384;
 
+/// Of these, how many are looked at in each tick: the oldest.
+const LOOKS: usize = 1_024;
+
 /// How long the answer to a SYN may take until it is sent again. What is lost is lost at once, in a ring.
 const SYN_ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
@@ -79,7 +82,7 @@ struct Arrivals {
     /// The first that has not begun.
     next: u32,
     /// Each in turn, and not more than [`OPEN_HANDSHAKES`].
-    under_way: Vec<Arrival>,
+    under_way: VecDeque<Arrival>,
     /// Those that had [`TRIES`] SYNs and no answer.
     late: VecDeque<u32>,
     /// First SYNs so far, and those of the late.
@@ -98,7 +101,7 @@ impl Injector {
     /// Works until it is told to stop.
     pub(super) fn run(self) -> Result<(), XdpError> {
         let began = Instant::now();
-        let mut arrivals = Arrivals { next: 0, under_way: Vec::new(), late: VecDeque::new(), begun: 0 };
+        let mut arrivals = Arrivals { next: 0, under_way: VecDeque::new(), late: VecDeque::new(), begun: 0 };
         let mut beats = Beats::default();
         while !self.signals.stop.load(Ordering::Acquire) {
             if !self.signals.sealed.load(Ordering::Acquire) {
@@ -122,9 +125,8 @@ impl Injector {
     /// Sends SYNs: again for those who wait too long, then for new ones, by pace and as long as not too many are under way.
     fn begin_some(&self, arrivals: &mut Arrivals, began: Instant) -> Result<(), XdpError> {
         let mut room = BURST;
-        let mut kept = 0;
-        for index in 0..arrivals.under_way.len() {
-            let Arrival { number, mut tries, mut sent } = arrivals.under_way[index];
+        for _ in 0..arrivals.under_way.len().min(LOOKS) {
+            let Some(Arrival { number, mut tries, mut sent }) = arrivals.under_way.pop_front() else { break };
             let Some(within) = self.answer_is_due_within(number) else { continue };
             if room > 0 && sent.elapsed() >= within {
                 if tries == TRIES {
@@ -135,10 +137,8 @@ impl Injector {
                 (tries, sent) = (tries + 1, Instant::now());
                 self.line.send(&self.line.frames.syn(number))?;
             }
-            arrivals.under_way[kept] = Arrival { number, tries, sent };
-            kept += 1;
+            arrivals.under_way.push_back(Arrival { number, tries, sent });
         }
-        arrivals.under_way.truncate(kept);
         // Without a pace it is infinite, and there is always a burst to catch up with.
         let by_pace = self.scenario.connects_by(began.elapsed().as_secs_f64());
         let due = by_pace - arrivals.begun as f64;
@@ -149,7 +149,7 @@ impl Injector {
             }
             let Some(number) = self.next_to_begin(arrivals) else { break };
             arrivals.begun += 1;
-            arrivals.under_way.push(Arrival { number, tries: 1, sent: Instant::now() });
+            arrivals.under_way.push_back(Arrival { number, tries: 1, sent: Instant::now() });
             self.line.send(&self.line.frames.syn(number))?;
         }
         Ok(())
