@@ -5,7 +5,7 @@
 //!
 //! Layout: [`rig`] namespaces, veth pair, what is attached · [`program`] what runs in the kernel, and its tables ·
 //! [`mod@script`] what the clients do · `injector` the thread that sends what the program cannot by itself · `frames` these ·
-//! `line` from userspace to one client · `flock` and [`orders`] who is told what · `goodbyes`, `returns`, `slow` and `late`
+//! `line` from userspace to one client · `flock` and `orders` who is told what · `goodbyes`, `returns`, `slow` and `late`
 //! what follows from it · `farewell` the end of a run that was interrupted · `owed` who is owed what · `books` from tables to
 //! a tally · [`error`] what can be missing
 
@@ -18,7 +18,7 @@ mod goodbyes;
 mod injector;
 mod late;
 mod line;
-pub mod orders;
+mod orders;
 mod owed;
 pub mod program;
 mod returns;

@@ -10,7 +10,6 @@ use super::line::Line;
 use crate::load::behaviour::{Goodbye, Order};
 use crate::load::engine::Returns;
 use crate::load::engine::picker::part_of_share;
-use crate::load::scenario::{Scenario, Transport};
 
 /// Goodbyes of a churn in one turn, at most.
 const MAX_PER_TURN: u64 = 256;
@@ -36,25 +35,10 @@ pub(super) struct Churning {
     done: u64,
 }
 
-/// Whether the clients of `scenario` can follow `order`.
-///
-/// # Errors
-/// [`XdpError::Beyond`] says why not.
-pub fn can_be_told(scenario: &Scenario, order: Order) -> Result<(), XdpError> {
-    let is_about_reading =
-        matches!(order, Order::StopReading { .. } | Order::ReadSlowly { .. } | Order::GoSilent { .. });
-    if is_about_reading && scenario.transport == Transport::Websocket {
-        // What remembers how far they have read has no room beside what remembers where a frame ends.
-        return Err(XdpError::Beyond("stop reading, or read slowly, on WebSocket: they can over TCP".to_owned()));
-    }
-    Ok(())
-}
-
 impl Flock {
     /// How many clients that told to do something at once.
     pub(super) fn obey(&mut self, order: Order, line: &Line) -> Result<u64, XdpError> {
         let millis = |ms: u32| Duration::from_millis(u64::from(ms));
-        can_be_told(&self.scenario, order)?;
         match order {
             Order::StopReading { share } => {
                 let told = self.lead_astray(share, state::STOPPED, line)?;
