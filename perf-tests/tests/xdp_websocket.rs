@@ -11,7 +11,7 @@ use perf_tests::load::engine::xdp::program::Program;
 use perf_tests::load::engine::xdp::script::script;
 use perf_tests::load::scenario::{Dialect, Scenario, Transport};
 use perf_tests::load::stamp::{Stamp, monotonic_ns};
-use segments::{ACK, FIN, Family, PSH, SYN, Segment, segment};
+use segments::{ACK, BOTH, FIN, Family, PSH, SYN, Segment, segment};
 use wire::auth::AuthBody;
 use wire::goim::op;
 use wire::websocket::frame::{Opcode, put_close, put_frame};
@@ -189,7 +189,9 @@ fn frames_and_packets_are_read_wherever_segments_cut_them() {
         let mut from = 0;
         for to in cuts.iter().copied().chain([stream.len()]) {
             let said = segment(after(from as u32), OURS_AT, PSH | ACK, &stream[from..to]);
-            assert_eq!(say(&mut program, Family::V4, &said), ack(OURS_AT, after(to as u32)), "cut at {cuts:?}");
+            // A pong may go with it.
+            let answer = say(&mut program, Family::V4, &said).unwrap();
+            assert_eq!((answer.sequence, answer.acknowledged), (OURS_AT, after(to as u32)), "cut at {cuts:?}");
             from = to;
         }
         let counts = program.counts().unwrap().since(&before);
@@ -211,6 +213,44 @@ fn frames_and_packets_are_read_wherever_segments_cut_them() {
         }
         let client = program.client(NUMBER).unwrap();
         assert_eq!((client.next_number, client.missed, client.at, client.left), (7, 0b100, 0, 0), "cut at {cuts:?}");
+    }
+}
+
+#[test]
+fn a_ping_is_answered_by_what_it_says() {
+    let ping = |said: &[u8]| {
+        let mut frame = Vec::new();
+        put_frame(Opcode::Ping, said, &mut frame);
+        frame
+    };
+    let pong = |said: &[u8]| [&[0x8a, 0x80 | said.len() as u8, 0, 0, 0, 0][..], said].concat();
+    let Some(mut program) = bring_up_as(&websocket(Dialect::Goim)) else { return };
+    let (longest, with_message) = ([b'x'; 125], [framed(&message(0)), ping(b"there?"), framed(&message(1))].concat());
+    for (name, said, answer) in [
+        ("an empty one", ping(b""), pong(b"")),
+        ("a short one", ping(b"hello"), pong(b"hello")),
+        ("the longest", ping(&longest), pong(&longest)),
+        ("the last of two", [ping(b"one"), ping(b"two")].concat(), pong(b"two")),
+        ("one between messages", with_message, pong(b"there?")),
+    ] {
+        for family in BOTH {
+            program.set_client(NUMBER, &joined()).unwrap();
+            let answered = say(&mut program, family, &segment(SERVER_AT, OURS_AT, PSH | ACK, &said)).unwrap();
+            let expected = segment(OURS_AT, after(said.len() as u32), PSH | ACK, &answer);
+            assert_eq!(answered, expected, "{name}, {family:?}");
+        }
+    }
+    let said = ping(b"hello");
+    let whole = Some(segment(OURS_AT, after(7), PSH | ACK, &pong(b"hello")));
+    for (cut, answer, unanswered) in [(1, whole.clone(), 0), (2, whole, 0), (3, ack(OURS_AT, after(7)), 1)] {
+        program.set_client(NUMBER, &joined()).unwrap();
+        let before = program.counts().unwrap();
+        let first = segment(SERVER_AT, OURS_AT, PSH | ACK, &said[..cut]);
+        assert_eq!(say(&mut program, Family::V4, &first), ack(OURS_AT, after(cut as u32)), "cut at {cut}");
+        let rest = segment(after(cut as u32), OURS_AT, PSH | ACK, &said[cut..]);
+        assert_eq!(say(&mut program, Family::V4, &rest), answer, "cut at {cut}");
+        let counts = program.counts().unwrap().since(&before);
+        assert_eq!((counts.of(Count::ControlFrames), counts.of(Count::Unanswered)), (1, unanswered), "cut at {cut}");
     }
 }
 

@@ -25,13 +25,15 @@ pub struct Answer {
     pub window: u16,
     /// The client whose auth packet goes with it, or whose request for WebSocket, if any does.
     pub greets: Option<u32>,
+    /// Length of what stands in `GREETING` already and goes with it.
+    pub says: u32,
 }
 
 impl Answer {
     /// Nothing but flags.
     #[inline(always)]
     pub fn plain(flags: u8) -> Self {
-        Self { flags, window: 0, greets: None }
+        Self { flags, window: 0, greets: None, says: 0 }
     }
 
     /// The reset of a connection that the client does not know of.
@@ -50,8 +52,15 @@ pub fn send<const HEADERS: usize>(
     client: &Client,
     answer: &Answer,
 ) -> u32 {
-    let greeting = answer.greets.and_then(|number| greeting_of(script, number, client.state));
-    let (bytes, sum) = greeting.map_or((0, 0), |greeting| (greeting.bytes, greeting.sum));
+    let Some(words) = GREETING.get_ptr_mut(0) else { return XDP_DROP };
+    // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+    let words = unsafe { &mut *words };
+    let bytes = match answer.greets {
+        Some(number) => greet(script, number, client.state, words),
+        None => answer.says,
+    };
+    // Zeros behind them add nothing.
+    let sum = if bytes > 0 { sum_of(words, 0, GREETING_BYTES as u32, 0) } else { 0 };
     let headers = headers(segment, client, answer, bytes, sum);
     let delta = (HEADERS as u32 + bytes).wrapping_sub(segment.frame_bytes) as i32;
     // It grows at its head, where XDP has room for certain. Behind a frame that came over a veth pair there may be none.
@@ -65,14 +74,14 @@ pub fn send<const HEADERS: usize>(
     let Some(place) = ptr_at::<[u8; HEADERS]>(ctx, 0) else { return XDP_DROP };
     // SAFETY: `ptr_at` checked that all bytes are inside the frame, and bytes have no alignment.
     unsafe { *place = headers };
-    if let Some(greeting) = greeting {
-        // Hidden and compared once more, because the verifier forgets what `greeting_of` made sure of; and not both ends at
-        // once, which becomes one comparison, from which it learns nothing.
-        let bytes = core::hint::black_box(greeting.bytes);
+    if bytes > 0 {
+        // Hidden and compared once more, because the verifier forgets what was made sure of; and not both ends at once, which
+        // becomes one comparison, from which it learns nothing.
+        let bytes = core::hint::black_box(bytes);
         let is_stored = bytes <= MAX_GREETING_BYTES && {
             let bytes = if bytes == 0 { 1 } else { bytes };
             // SAFETY: the buffer holds `bytes` bytes, and the verifier checks it.
-            unsafe { bpf_xdp_store_bytes(raw(ctx), HEADERS as u32, greeting.place.cast(), bytes) == 0 }
+            unsafe { bpf_xdp_store_bytes(raw(ctx), HEADERS as u32, words.as_mut_ptr().cast(), bytes) == 0 }
         };
         if !is_stored {
             count(Count::Unanswered, 1);
@@ -151,31 +160,19 @@ fn once(sum: u32) -> u32 {
     (sum >> 16) + (sum & 0xffff)
 }
 
-/// A client's auth packet, or its request, in this CPU's own buffer.
-#[derive(Clone, Copy)]
-struct Greeting {
-    place: *mut [u8; GREETING_BYTES],
-    bytes: u32,
-    sum: u32,
-}
-
+/// Puts the client's auth packet, or its request, into `buffer`, and says how long it is: 0 when there is none.
 #[inline(always)]
-fn greeting_of(script: &Script, number: u32, state: u8) -> Option<Greeting> {
-    let place = GREETING.get_ptr_mut(0)?;
+fn greet(script: &Script, number: u32, state: u8, buffer: &mut [u8; GREETING_BYTES]) -> u32 {
     let is_upgrade = state::is_upgrading(state);
     let bytes = if is_upgrade { script.upgrade_bytes } else { script.greeting_bytes };
     if bytes == 0 || bytes > MAX_GREETING_BYTES {
-        return None;
+        return 0;
     }
-    // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
-    let buffer = unsafe { &mut *place };
     *buffer = if is_upgrade { script.upgrade } else { script.greeting };
     if !is_upgrade {
         write_numbers(script, number, buffer);
     }
-    // Zeros behind it add nothing.
-    let sum = sum_of(buffer, 0, GREETING_BYTES as u32, 0);
-    Some(Greeting { place, bytes, sum })
+    bytes
 }
 
 /// Writes what is the client's own.

@@ -131,7 +131,7 @@ fn take<const HEADERS: usize>(
         let is_closed = client.state == state::CLOSED;
         return Some(if is_closed { Answer::plain(FIN | ACK) } else { due_answer(script, number, client) });
     }
-    let mut fin = fin;
+    let (mut fin, mut says) = (fin, 0);
     if old_bytes < bytes {
         let free = room::free(script, client);
         let mut new_bytes = bytes - old_bytes;
@@ -145,10 +145,16 @@ fn take<const HEADERS: usize>(
             new_bytes
         } else {
             let from = segment.payload_at + old_bytes;
-            stream::take(&mut Bytes { ctx, script, client, number, at: from, to: from + new_bytes })
+            let mut bytes = Bytes { ctx, script, client, number, at: from, to: from + new_bytes, says: 0 };
+            let taken = stream::take(&mut bytes);
+            says = bytes.says;
+            taken
         };
         client.next_in = client.next_in.wrapping_add(taken);
         count(Count::Bytes, u64::from(taken));
+    }
+    if !fin && says > 0 {
+        return Some(Answer { says, ..Answer::plain(PSH | ACK) });
     }
     if !fin {
         return Some(due_answer(script, number, client));

@@ -50,6 +50,8 @@ pub struct Bytes<'a> {
     pub at: u32,
     /// Where they end.
     pub to: u32,
+    /// Length of the answer that stands in `GREETING`; 0 until something wants one.
+    pub says: u32,
 }
 
 /// Reads them all and says how many they were.
@@ -97,7 +99,7 @@ extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
         }
         return u64::from(bytes.at >= bytes.to || bytes.client.at != 0);
     }
-    let Bytes { ctx, script, client, number, at, to } = bytes;
+    let Bytes { ctx, script, client, number, at, to, .. } = bytes;
     let here = to.wrapping_sub(*at);
     if here < HEADER_BYTES {
         return 1;

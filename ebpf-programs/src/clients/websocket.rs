@@ -3,17 +3,17 @@
 //! A client holds no buffer, so each of these is taken byte by byte where a segment cuts it. Packets end with their frame:
 //! what of the frame is still to come stands in the client's state between packets.
 //!
-//! It does not: check `Sec-WebSocket-Accept` (all clients send one key), put fragments together, or answer pings, which no
-//! server of this protocol sends.
+//! It does not: check `Sec-WebSocket-Accept` (all clients send one key), put fragments together, or repeat a pong that got
+//! lost.
 
 use abi::clients::{
-    CONTROL, Client, Count, FRAME_HEADER, FRAME_UNKNOWN, GARBLED, MAX_PACKET_BYTES, MAX_UPGRADE_ANSWER_BYTES,
-    STAMP_END, Script, mark, state,
+    CONTROL, Client, Count, FRAME_HEADER, FRAME_UNKNOWN, GARBLED, GREETING_BYTES, MAX_PACKET_BYTES,
+    MAX_UPGRADE_ANSWER_BYTES, PING, STAMP_END, Script, mark, state,
 };
 
 use crate::{
     frame::load_into,
-    maps::{PIECE, count},
+    maps::{GREETING, PIECE, count},
     stream::{Bytes, garble, repeat},
 };
 
@@ -30,7 +30,12 @@ const PLAIN: u8 = 0x80;
 const PLAIN_BITS: u8 = 0xf0;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
+const PING_OPCODE: u8 = 9;
 const PONG: u8 = 10;
+/// Of a client's frame, in its second byte.
+const MASKED: u8 = 0x80;
+/// Two bytes and the mask.
+const PONG_HEADER_BYTES: usize = 6;
 /// The longest payload of a control frame, and of one whose length stands in the second byte.
 const MAX_SHORT: u8 = 125;
 
@@ -115,6 +120,11 @@ pub fn take_piece(bytes: &mut Bytes<'_>) {
     if bytes.client.at < CONTROL {
         repeat(MAX_HEADER_BYTES, take_header_byte, bytes);
     }
+    let is_payload_here = bytes.at < bytes.to || bytes.client.left == 0;
+    if bytes.client.at == PING && is_payload_here {
+        take_ping(bytes);
+        bytes.client.at = CONTROL;
+    }
     if bytes.client.at == CONTROL {
         let here = bytes.to.wrapping_sub(bytes.at);
         let left = bytes.client.left;
@@ -125,6 +135,28 @@ pub fn take_piece(bytes: &mut Bytes<'_>) {
             bytes.client.at = 0;
         }
     }
+}
+
+/// Makes the pong for a ping whose payload begins here. One that a segment cuts gets none; of several, the last is answered
+/// (RFC 6455, section 5.5.3).
+#[inline(always)]
+fn take_ping(bytes: &mut Bytes<'_>) {
+    let length = bytes.client.left;
+    let here = bytes.to.wrapping_sub(bytes.at);
+    let Some(place) = GREETING.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
+    let pong = unsafe { &mut *place };
+    // Zeros behind it add nothing to the checksum, and leave what they mask as it is.
+    *pong = [0; GREETING_BYTES];
+    pong[0] = PLAIN | PONG;
+    pong[1] = MASKED | (length as u8 & !MASKED);
+    // SAFETY: behind the header there is room for the longest payload.
+    let payload = unsafe { &mut *pong.as_mut_ptr().add(PONG_HEADER_BYTES).cast::<[u8; MAX_SHORT as usize]>() };
+    if length > here || (length > 0 && !load_into(bytes.ctx, bytes.at, payload, length)) {
+        count(Count::Unanswered, 1);
+        return;
+    }
+    bytes.says = PONG_HEADER_BYTES as u32 + length;
 }
 
 /// Takes one byte of a frame's header. `left` gathers its length, `field` says how many bytes of that are still to come.
@@ -182,7 +214,7 @@ fn enter(client: &mut Client) {
     client.at = 0;
     if opcode != BINARY {
         count(Count::ControlFrames, 1);
-        client.at = CONTROL;
+        client.at = if opcode == PING_OPCODE { PING } else { CONTROL };
     }
 }
 

@@ -250,6 +250,8 @@ pub const FRAME_UNKNOWN: u32 = 1 << 31;
 pub const FRAME_HEADER: u8 = 64;
 /// [`Client::at`] of a stream in which the payload of a control frame is under way.
 pub const CONTROL: u8 = 128;
+/// The same of a ping, of which nothing but the header has come.
+pub const PING: u8 = 129;
 
 /// What a time becomes that has to fit into 32 bits: units of 1024 ns, which come round in 73 minutes.
 #[inline(always)]
