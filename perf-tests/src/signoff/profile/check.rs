@@ -286,6 +286,6 @@ mod tests {
             names.push(Profile::load(&path).unwrap_or_else(|error| panic!("{error}")).name);
         }
         names.sort();
-        assert_eq!(names, ["100k", "10k", "1m", "bench"]);
+        assert_eq!(names, ["100k", "10k", "1m", "1m-xdp", "4m-xdp", "bench", "bench-xdp"]);
     }
 }
