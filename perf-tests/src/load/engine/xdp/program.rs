@@ -2,6 +2,7 @@
 
 mod telling;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use abi::clients::{
     HEARD_FROM_MAP, HEARD_RUN_MAP, LATE_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::XdpError;
@@ -19,6 +20,9 @@ use crate::sys::Shared;
 
 /// The object's file.
 const OBJECT: &str = "push-clients.bpf.o";
+
+/// Times that a program is loaded, when signals interrupt it.
+const LOAD_TRIES: u32 = 5;
 
 /// Messages that are timed at most: 16 MiB.
 pub const MAX_BROADCASTS: u32 = 1 << 20;
@@ -118,7 +122,7 @@ impl Program {
         let late = typed(object.take_map(LATE_MAP), LATE_MAP)?;
         let mut loaded = Self { object, clients: Arc::new(Clients(mapped)), late };
         for name in [PROGRAM, PASS] {
-            loaded.program(name)?.load().map_err(|error| refused(words_of(&error)))?;
+            load_patiently(loaded.program(name)?).map_err(|error| refused(words_of(&error)))?;
         }
         Ok(loaded)
     }
@@ -241,6 +245,21 @@ impl Program {
         };
         (0..entries).map(sum).collect()
     }
+}
+
+/// Loads a program, again when a signal came in between: the kernel then gives up verifying it, with `EAGAIN`.
+fn load_patiently(program: &mut Xdp) -> Result<(), ProgramError> {
+    let was_interrupted = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => io_error.kind() == ErrorKind::WouldBlock,
+        _ => false,
+    };
+    for _ in 1..LOAD_TRIES {
+        match program.load() {
+            Err(error) if was_interrupted(&error) => {}
+            loaded => return loaded,
+        }
+    }
+    program.load()
 }
 
 fn typed<M, T: TryFrom<M>>(map: Option<M>, table: &'static str) -> Result<T, XdpError>
