@@ -2,6 +2,7 @@
 
 mod telling;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use abi::clients::{
     HEARD_FROM_MAP, HEARD_RUN_MAP, LATE_MAP, PASS, PROGRAM, SCRIPT_MAP, Script, broadcast_index,
 };
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::XdpError;
@@ -118,7 +119,7 @@ impl Program {
         let late = typed(object.take_map(LATE_MAP), LATE_MAP)?;
         let mut loaded = Self { object, clients: Arc::new(Clients(mapped)), late };
         for name in [PROGRAM, PASS] {
-            loaded.program(name)?.load().map_err(|error| refused(words_of(&error)))?;
+            load(loaded.program(name)?).map_err(|error| refused(words_of(&error)))?;
         }
         Ok(loaded)
     }
@@ -241,6 +242,20 @@ impl Program {
         };
         (0..entries).map(sum).collect()
     }
+}
+
+/// Times that the kernel is asked to verify a program, which any signal to the thread ends.
+const LOADS: u32 = 5;
+
+/// Has the kernel verify `program` and take it.
+pub(super) fn load(program: &mut Xdp) -> Result<(), ProgramError> {
+    for _ in 1..LOADS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+    }
+    program.load()
 }
 
 fn typed<M, T: TryFrom<M>>(map: Option<M>, table: &'static str) -> Result<T, XdpError>
