@@ -17,7 +17,7 @@ use perf_tests::load::engine::xdp::rig::{Rig, ServerEnd, addresses};
 use perf_tests::load::engine::{Engine, EngineError};
 use perf_tests::load::report::{FateReport, Report};
 use perf_tests::load::run::run;
-use perf_tests::load::scenario::{Publish, Scenario};
+use perf_tests::load::scenario::{Publish, Scenario, Transport};
 use perf_tests::load::target::Target;
 use perf_tests::load::watch::Unwatched;
 use perf_tests::probe::daemons::{Addresses, Stack, StackOptions};
@@ -52,12 +52,14 @@ fn scenario(behaviour: Behaviour) -> Scenario {
 
 fn at(scenario: &Scenario, addresses: &Addresses) -> Scenario {
     let publish = scenario.publish.clone().map(|publish| Publish { http: addresses.http, ..publish });
-    Scenario { connect: vec![addresses.tcp], publish, ..scenario.clone() }
+    let connect = if scenario.transport == Transport::Tcp { addresses.tcp } else { addresses.websocket };
+    Scenario { connect: vec![connect], publish, ..scenario.clone() }
 }
 
 /// What each engine has to say, by its name. Nothing after saying why there can be no clients made of XDP.
 fn with_both(scenario: &Scenario, edge_toml: &str) -> Vec<Report> {
-    let built = Program::load(CLIENTS, 1000).and_then(|program| Rig::build(program, &ServerEnd::Filter(vec![3101])));
+    let built =
+        Program::load(CLIENTS, 1000).and_then(|program| Rig::build(program, &ServerEnd::Filter(vec![3101, 3102])));
     let built = match built {
         Err(error @ (XdpError::NotRoot | XdpError::NoObject { .. })) => Err(error.to_string()),
         // Anything else is ours.
@@ -95,21 +97,22 @@ fn fate_of(fate: &FateReport) -> (u64, u64, u64) {
 
 #[test]
 fn who_does_not_read_is_closed_and_the_others_miss_nothing() {
-    for bytes_per_second in [0, 500] {
+    for (transport, bytes_per_second) in [(Transport::Tcp, 0), (Transport::Tcp, 500), (Transport::Websocket, 500)] {
         let plain = scenario(Behaviour {
             slow: vec![SlowReaders { share: 0.1, bytes_per_second }],
             slow_buffer_bytes: 4096,
             ..Behaviour::default()
         });
         let publish = plain.publish.clone();
-        let publish = publish.map(|publish| Publish { per_second: 0.0, message_bytes: 60_000, ..publish });
+        let publish =
+            publish.map(|publish| Publish { messages: 120, per_second: 40.0, message_bytes: 60_000, ..publish });
         // Who reads may be behind by some of these messages for a moment: the kernel takes what it takes by itself.
         let limits = "[limits]\nunsent_bytes = 4194304\ndebt_bytes = 65536\ndebt_age_ms = 600000\nheartbeat_timeout_ms = 600000\n";
-        for report in with_both(&Scenario { publish, ..plain }, limits) {
+        for report in with_both(&Scenario { publish, transport, ..plain }, limits) {
             assert_nothing_lost(&report);
             let fate = if bytes_per_second == 0 { &report.astray.stopped } else { &report.astray.slow };
             assert_eq!(fate_of(fate), (6, 6, 0), "{}: {fate:?}", report.engine);
-            assert_eq!(report.messages.due, 54 * 300, "{}: only those who read are owed anything", report.engine);
+            assert_eq!(report.messages.due, 54 * 120, "{}: only those who read are owed anything", report.engine);
             assert_eq!(report.connections.closed.len(), 0, "{}", report.engine);
         }
     }
@@ -118,10 +121,13 @@ fn who_does_not_read_is_closed_and_the_others_miss_nothing() {
 #[test]
 fn who_does_not_read_but_owes_little_is_stuck_and_found_with_all_that_lay_there() {
     let slow = vec![SlowReaders { share: 0.1, bytes_per_second: 0 }];
-    for report in with_both(&scenario(Behaviour { slow, ..Behaviour::default() }), "") {
-        assert_nothing_lost(&report);
-        assert_eq!(fate_of(&report.astray.stopped), (6, 0, 6), "{}", report.engine);
-        assert_eq!((report.astray.received, report.astray.gaps), (6 * 300, 0), "{}", report.engine);
+    let plain = scenario(Behaviour { slow, ..Behaviour::default() });
+    for transport in [Transport::Tcp, Transport::Websocket] {
+        for report in with_both(&Scenario { transport, ..plain.clone() }, "") {
+            assert_nothing_lost(&report);
+            assert_eq!(fate_of(&report.astray.stopped), (6, 0, 6), "{}", report.engine);
+            assert_eq!((report.astray.received, report.astray.gaps), (6 * 300, 0), "{}", report.engine);
+        }
     }
 }
 
@@ -139,7 +145,9 @@ fn the_silent_are_found_by_the_edge_and_nobody_else() {
 #[test]
 fn who_churns_is_owed_what_it_is_there_for() {
     let churn = Some(Churn { per_second: 100.0, goodbye: Goodbye::Mixed, away_ms: 20 });
-    for report in with_both(&scenario(Behaviour { churn, ..Behaviour::default() }), "") {
+    let plain = scenario(Behaviour { churn, ..Behaviour::default() });
+    let both = [Transport::Tcp, Transport::Websocket].map(|transport| Scenario { transport, ..plain.clone() });
+    for report in both.iter().flat_map(|scenario| with_both(scenario, "")) {
         assert_nothing_lost(&report);
         let returns = &report.returns;
         let left = returns.left_orderly + returns.left_reset;

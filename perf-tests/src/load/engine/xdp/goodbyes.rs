@@ -15,11 +15,11 @@ use super::frames::WINDOW;
 use super::line::Line;
 use super::{BURST, TICK};
 
-/// FINs that the server's kernel has not acknowledged, at most: a ring of them.
-const MAX_UNHEARD: usize = 256;
+/// FINs that the server's kernel has not acknowledged, at most: half of what the rings of the pair hold.
+const MAX_UNHEARD: usize = 4_096;
 
 /// Who is looked at in one turn, at most, of those who wait for something that is the server's to do.
-const MAX_LOOKS: usize = 256;
+const MAX_LOOKS: usize = 4_096;
 
 /// How long the server's kernel may take to acknowledge a FIN or to answer for a connection that was reset.
 const HEARD_WITHIN: Duration = Duration::from_millis(200);

@@ -52,8 +52,8 @@ use script::script;
 /// Frames go out in bursts, one in each of these.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Frames of a burst that orders ask for, at most: a quarter of the ring.
-const BURST: usize = 64;
+/// Frames of a burst of the injector's, at most. They spread over the queues of the pair, whose rings hold 256 each.
+const BURST: usize = 256;
 
 /// How long the server may take to answer a goodbye by closing.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
