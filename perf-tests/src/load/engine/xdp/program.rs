@@ -21,9 +21,6 @@ use crate::sys::Shared;
 /// The object's file.
 const OBJECT: &str = "push-clients.bpf.o";
 
-/// Times that a program is loaded, when signals interrupt it.
-const LOAD_TRIES: u32 = 5;
-
 /// Messages that are timed at most: 16 MiB.
 pub const MAX_BROADCASTS: u32 = 1 << 20;
 
@@ -122,7 +119,7 @@ impl Program {
         let late = typed(object.take_map(LATE_MAP), LATE_MAP)?;
         let mut loaded = Self { object, clients: Arc::new(Clients(mapped)), late };
         for name in [PROGRAM, PASS] {
-            load_patiently(loaded.program(name)?).map_err(|error| refused(words_of(&error)))?;
+            load(loaded.program(name)?).map_err(|error| refused(words_of(&error)))?;
         }
         Ok(loaded)
     }
@@ -247,16 +244,15 @@ impl Program {
     }
 }
 
-/// Loads a program, again when a signal came in between: the kernel then gives up verifying it, with `EAGAIN`.
-fn load_patiently(program: &mut Xdp) -> Result<(), ProgramError> {
-    let was_interrupted = |error: &ProgramError| match error {
-        ProgramError::LoadError { io_error, .. } => io_error.kind() == ErrorKind::WouldBlock,
-        _ => false,
-    };
-    for _ in 1..LOAD_TRIES {
+/// Times that the kernel is asked to verify a program, which any signal to the thread ends.
+const LOADS: u32 = 5;
+
+/// Has the kernel verify `program` and take it.
+pub(super) fn load(program: &mut Xdp) -> Result<(), ProgramError> {
+    for _ in 1..LOADS {
         match program.load() {
-            Err(error) if was_interrupted(&error) => {}
-            loaded => return loaded,
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
+            outcome => return outcome,
         }
     }
     program.load()

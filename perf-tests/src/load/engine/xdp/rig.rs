@@ -33,7 +33,7 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::thread::gettid;
 
 use super::error::XdpError;
-use super::program::{Program, object};
+use super::program::{Program, load, object};
 use super::script::{FIRST_PORT, PORTS_PER_ADDRESS};
 use crate::probe::daemons::{Addresses, in_namespace};
 use crate::sys;
@@ -281,7 +281,7 @@ fn filter(ports: &[u16], interface_index: u32) -> Result<Ebpf, XdpError> {
     let missing = || refused("it holds no filter".to_owned());
     let program = loaded.program_mut(abi::maps::FILTER).ok_or_else(missing)?;
     let program: &mut Xdp = program.try_into().map_err(|_| missing())?;
-    program.load().map_err(|error| refused(error.to_string()))?;
+    load(program).map_err(|error| refused(error.to_string()))?;
     let attached = program.attach_to_if_index(interface_index, XdpMode::Driver);
     attached.map_err(|error| XdpError::Attach { program: abi::maps::FILTER, reason: error.to_string() })?;
     Ok(loaded)
