@@ -232,6 +232,7 @@ impl Walk<'_> {
         if !self.stop.load(Ordering::Acquire) {
             // The next ones are to find the edge empty.
             crowd.disperse()?;
+            stage.await_empty()?;
         }
         Ok(())
     }

@@ -10,7 +10,8 @@ mod unrest;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::figures::Figures;
 use super::profile::{By, Kind, Phase, Profile, room_type};
@@ -35,6 +36,10 @@ pub(super) const FLOOR: &str = "floor";
 /// Connections per source address: far below the ephemeral ports that Linux offers by default, because those of clients
 /// that have just gone wait a minute, and a search among the few that are left is slow (1,800 connects a second).
 const CLIENTS_PER_SOURCE: u32 = 5_000;
+
+/// How long the edge may take to close the connections of clients that have gone, and how often it is asked.
+const EMPTY_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Clients that can be connected per second at worst, on a busy machine.
 const SLOWEST_CONNECTS_PER_SECOND: u64 = 1000;
@@ -121,7 +126,7 @@ pub(super) struct Crowd<'w> {
 }
 
 impl Crowd<'_> {
-    /// All go, and the edge has noticed.
+    /// All go.
     pub(super) fn disperse(self) -> Result<(), PhaseError> {
         self.conductor.finish()?;
         Ok(())
@@ -207,6 +212,20 @@ impl Stage<'_> {
         })
     }
 
+    /// Waits until the edge has closed what its clients have left: a full one lets no others in. Running daemons have clients
+    /// of their own.
+    pub(super) fn await_empty(&self) -> Result<(), PhaseError> {
+        let deadline = Instant::now() + EMPTY_WITHIN;
+        while self.site.is_ours() && !self.stopped() && self.site.edge.read()?.get("push_connections") != Some(&0.0) {
+            if Instant::now() >= deadline {
+                self.recorder.trouble("the edge still has connections of clients that have gone");
+                break;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
     /// Clients that should be there when `phases` begin, and are not.
     pub(super) fn tell_who_is_missing(&self, phases: &str, crowd: &Crowd<'_>) {
         let Connections { wanted, joined, refused, .. } = &crowd.connections;
@@ -249,7 +268,7 @@ impl Stage<'_> {
 
     fn scenario(&self, clients: u32) -> Scenario {
         let (plan, site, set_up) = (&self.profile.clients, &self.site, self.set_up);
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(clients as usize);
+        let cpus = thread::available_parallelism().map_or(1, usize::from).min(clients as usize);
         let threads = match plan.threads {
             0 => cpus.max(threads_for(clients, descriptor_limit()) as usize),
             threads => threads.min(clients as usize),
