@@ -3,7 +3,7 @@
 //! A server that is nothing but loops over sockets accepts clients, grants their auth, and sends them stamped messages,
 //! round after round, by plain `send` or by io_uring. A daemon is judged by how near it comes to that, against the same
 //! clients in the same run. The server is a process of its own, so that its CPU time and memory are those of the loop
-//! and never the clients'; the clients are threads of ours, by the engine of [`crate::load`].
+//! and never the clients'; the clients are threads of ours, or made of XDP, by the engines of [`crate::load`].
 //!
 //! It is no server for anything else: it believes its clients, keeps no rooms, and a slow client holds up its thread.
 //!
