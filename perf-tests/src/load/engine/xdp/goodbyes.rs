@@ -194,7 +194,8 @@ pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
         let mut goodbyes = Goodbyes::of(state::is_connected, Duration::MAX);
         left.iter().for_each(|number| goodbyes.add(*number));
         while !goodbyes.is_done() && Instant::now() < deadline {
-            goodbyes.turn(line, &mut BURST.clone())?;
+            let mut most = BURST;
+            goodbyes.turn(line, &mut most)?;
             thread::sleep(TICK);
         }
         left = connected(line);
@@ -207,7 +208,8 @@ pub(super) fn end_all(line: &Line, clients: u32) -> Result<(), XdpError> {
         }
     }
     while !resets.is_done() {
-        resets.turn(line, &mut BURST.clone())?;
+        let mut most = BURST;
+        resets.turn(line, &mut most)?;
         thread::sleep(TICK);
     }
     Ok(())
