@@ -7,6 +7,7 @@
 //! The books are kept by phases: [`Engine::open`] begins one, [`Engine::settle`] draws a line under it and says what
 //! happened since the last line. What comes between a line and the next opening belongs to no phase.
 
+mod churn;
 mod error;
 mod picker;
 mod reasons;

@@ -1,27 +1,17 @@
 //! Who is told what: picks clients for an order, spread evenly, and has them obey.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::intake::State;
 use super::shard::{MAX_PER_TURN, Role, Shard};
-use crate::load::behaviour::{Goodbye, Order};
+use crate::load::behaviour::Order;
 use crate::load::engine::EngineError;
+use crate::load::engine::churn::Churning;
 use crate::load::engine::picker::part_of_share;
 use crate::load::ledger::Standing;
 use crate::sys;
-
-/// A churn under way.
-#[derive(Debug)]
-pub(super) struct Churning {
-    /// Goodbyes a second of this thread.
-    per_second: f64,
-    goodbye: Goodbye,
-    away: Duration,
-    since: Instant,
-    done: u64,
-}
 
 impl Shard {
     /// How many clients that told to do something at once.
@@ -37,9 +27,7 @@ impl Shard {
             Order::Resume => Ok(self.resume()),
             Order::Churn { per_second, goodbye, away_ms } => {
                 let part = self.clients.len() as f64 / f64::from(self.shared.scenario.clients);
-                let per_second = per_second * part;
-                let (away, since) = (millis(away_ms), Instant::now());
-                self.churn = (per_second > 0.0).then_some(Churning { per_second, goodbye, away, since, done: 0 });
+                self.churn = Churning::begin(per_second * part, goodbye, millis(away_ms));
                 Ok(0)
             }
             Order::Reconnect { share, goodbye, away_ms } => {
@@ -53,11 +41,8 @@ impl Shard {
     /// Sends those away whose turn has come. Nobody can go who is on the way back; a turn that finds nobody is gone.
     pub(super) fn churn_some(&mut self) {
         let Some(churn) = &mut self.churn else { return };
-        let due = (churn.since.elapsed().as_secs_f64() * churn.per_second) as u64;
         let (goodbye, away) = (churn.goodbye, churn.away);
-        let turns = due.saturating_sub(churn.done).min(MAX_PER_TURN as u64);
-        churn.done += turns;
-        for _ in 0..turns {
+        for _ in 0..churn.take_due(MAX_PER_TURN as u64) {
             let Some(slot) = self.pick() else { return };
             self.leave(slot, goodbye, Some(away));
         }

@@ -9,6 +9,7 @@ use super::flock::Flock;
 use super::line::Line;
 use crate::load::behaviour::{Goodbye, Order};
 use crate::load::engine::Returns;
+use crate::load::engine::churn::Churning;
 use crate::load::engine::picker::part_of_share;
 
 /// Goodbyes of a churn in one turn, at most.
@@ -24,15 +25,6 @@ pub(super) struct Told {
     /// Of it: goodbyes, and how long coming back took.
     pub(super) returns: Returns,
     pub(super) begun_by_second: Vec<u32>,
-}
-
-/// A churn under way.
-pub(super) struct Churning {
-    per_second: f64,
-    goodbye: Goodbye,
-    away: Duration,
-    since: Instant,
-    done: u64,
 }
 
 impl Flock {
@@ -63,8 +55,7 @@ impl Flock {
             }
             Order::Resume => Ok(self.resume(line)),
             Order::Churn { per_second, goodbye, away_ms } => {
-                let (away, since) = (millis(away_ms), Instant::now());
-                self.churn = (per_second > 0.0).then_some(Churning { per_second, goodbye, away, since, done: 0 });
+                self.churn = Churning::begin(per_second, goodbye, millis(away_ms));
                 Ok(0)
             }
             Order::Reconnect { share, goodbye, away_ms } => {
@@ -77,14 +68,11 @@ impl Flock {
         }
     }
 
-    /// Sends those away whose turn has come. A turn that finds nobody is gone.
+    /// Sends those away whose turn has come.
     pub(super) fn churn_some(&mut self, line: &Line) -> Result<(), XdpError> {
         let Some(churn) = &mut self.churn else { return Ok(()) };
-        let due = (churn.since.elapsed().as_secs_f64() * churn.per_second) as u64;
         let (goodbye, away) = (churn.goodbye, churn.away);
-        let turns = due.saturating_sub(churn.done).min(MAX_PER_TURN);
-        churn.done += turns;
-        for _ in 0..turns {
+        for _ in 0..churn.take_due(MAX_PER_TURN) {
             let Some(number) = self.pick(line)? else { break };
             self.leave(number, goodbye, Some(away), line)?;
         }
