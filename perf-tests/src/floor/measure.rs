@@ -216,15 +216,10 @@ impl Measurement<'_> {
         }
         let seconds = began.elapsed().as_secs_f64();
         let after = meter.sample()?;
+        self.order(&Order::Disband)?;
         match connected {
-            Connected::Sockets(sockets) => {
-                drop(sockets);
-                self.order(&Order::Disband)?;
-            }
-            Connected::Xdp(engine) => {
-                self.order(&Order::Disband)?;
-                engine.finish()?;
-            }
+            Connected::Sockets(sockets) => drop(sockets),
+            Connected::Xdp(engine) => engine.finish()?,
         }
         Ok(FloorFigures::of_connecting(&self.floor.options, Pattern::Accept, &after.since(&before), seconds))
     }
@@ -254,14 +249,9 @@ impl Measurement<'_> {
         self.settle(engine.as_mut(), u64::from(sent.messages) * members)?;
         let done = meter.sample()?;
         let tally = engine.settle(Due::Published(vec![sent.messages]))?;
-        if rig.is_some() {
-            // These say goodbye and wait for an answer, which a floor that only sends does not give before it is told to.
-            self.order(&Order::Disband)?;
-            engine.finish()?;
-        } else {
-            engine.finish()?;
-            self.order(&Order::Disband)?;
-        }
+        // The server first: it resets, which leaves nothing to wait for on either side, and to a goodbye it has no answer.
+        self.order(&Order::Disband)?;
+        engine.finish()?;
         let connecting = built.since(&before);
         let figures = FloorFigures::of_connecting(&self.floor.options, pattern, &connecting, join_seconds);
         Ok(figures.with_messages(&sent, &tally, &done.since(&built)))
