@@ -33,10 +33,11 @@ pub fn play<const HEADERS: usize>(ctx: &XdpContext) -> u32 {
     let Some(script) = SCRIPT.get(0) else { return XDP_PASS };
     let Some(number) = number_of(script, &segment) else { return XDP_PASS };
     let Some(place) = CLIENTS.get_ptr_mut(number) else { return XDP_PASS };
+    // In place, because what stands in a map is unknown to the verifier: of a copy it would follow every value that a loop may
+    // have left there.
     // SAFETY: the pointer is into a live map value. The segments of one client come through one queue, one at a time: the
-    // server's kernel chooses it by the flow, and anew only when it repeats after a time-out, with nothing under way. Userspace
-    // writes only a client's `state`, one byte, and the whole of one that has no connection. (In place, because what stands in a map is unknown to the verifier: of a copy it would
-    // follow every value that a loop may have left there.)
+    // server's kernel chooses it by the flow, and anew only when it repeats after a time-out, with nothing under way.
+    // Userspace writes only a client's `state`, one byte, and the whole of one that has no connection.
     let client = unsafe { &mut *place };
     match take(ctx, script, number, client, &segment) {
         Some(answer) if waits(script, number, client, &segment, &answer) => XDP_DROP,

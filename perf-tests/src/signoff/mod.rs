@@ -8,9 +8,9 @@
 //! tune: no setting of the kernel is touched.
 //!
 //! Layout: [`profile`] the plan · [`figures`] what can be measured · `walk` the repeats and their phases · `phases` what is
-//! done in each kind of phase · `site` the daemons · `rigs` places for clients made of XDP · `recorder` what is seen meanwhile · [`series`] what of it is kept ·
-//! `progress` the display · [`judge`] figures against the budget · [`report`] the result · [`html`] its page · [`plot`] the
-//! page's pictures · [`compare`] two reports · [`table`] reports beside their floors
+//! done in each kind of phase · `site` the daemons · `rigs` places for clients made of XDP · `recorder` what is seen
+//! meanwhile · [`series`] what of it is kept · `progress` the display · [`judge`] figures against the budget · [`report`] the
+//! result · [`html`] its page · [`plot`] the page's pictures · [`compare`] two reports · [`table`] reports beside their floors
 
 pub mod compare;
 pub mod figures;

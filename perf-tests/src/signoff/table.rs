@@ -1,5 +1,5 @@
-//! Reports side by side, one per send path and kind of clients: what the edge costs, what the raw loop of sends costs, and how many times that
-//! it is.
+//! Reports side by side, one per send path and kind of clients: what the edge costs, what the raw loop of sends costs, and how
+//! many times that it is.
 //!
 //! Limits and ratios are those of the reports' own budgets; this only shows them, and adds up what was lost. A message that
 //! one of three repeats has lost makes no median, so every repeat counts here.
