@@ -2,18 +2,12 @@
 //! it, and send to it, until its own patience ends. Nobody waits for more than that.
 
 use std::thread;
-use std::time::Duration;
 
 use abi::clients::state;
 
 use super::error::XdpError;
 use super::line::Line;
-
-/// Frames of a burst, at most: a quarter of the ring.
-const BURST: usize = 64;
-
-/// Between two bursts.
-const PAUSE: Duration = Duration::from_micros(500);
+use super::{BURST, TICK};
 
 /// Resets whatever connection of `clients` clients stands. Lost ones are not repeated: nothing would show it.
 pub(super) fn reset_all(line: &Line, clients: u32) -> Result<(), XdpError> {
@@ -27,7 +21,7 @@ pub(super) fn reset_all(line: &Line, clients: u32) -> Result<(), XdpError> {
         of_burst += 1;
         if of_burst == BURST {
             of_burst = 0;
-            thread::sleep(PAUSE);
+            thread::sleep(TICK);
         }
     }
     Ok(())
