@@ -57,6 +57,7 @@ const SHARD_GAUGES: &[(&str, &str, OfShard)] = &[
     ("zlib_clients", "Clients that take batches as zlib", |c| &c.zlib_clients),
     ("brotli_clients", "Clients that take batches as brotli", |c| &c.brotli_clients),
     ("io_uring", "1 when the shard sends through io_uring", |c| &c.io_uring),
+    ("held_sockets", "Sockets that the kernel holds for io_uring", |c| &c.held_sockets),
     ("debtors", "Clients that owe reading", |c| &c.debtors),
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! Everything is real, sockets and poll included, but the time, and who turns the loop.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -165,6 +165,12 @@ impl ByHand {
         self.order(Order::Deliver(Arc::new(Delivery::Room("live://1".into(), run))));
     }
 
+    /// Everybody that is in has to go.
+    pub(crate) fn kick_all(&mut self) {
+        let places = (0..self.shard.connections.end()).map(|slot| self.shard.place(slot)).collect();
+        self.order(Order::Close(places, Refusal { code: 1, reason: "go".into() }));
+    }
+
     fn order(&mut self, order: Order) {
         assert!(self.handle.queue(order).is_ok(), "the queue is long enough for a test");
     }
@@ -187,6 +193,16 @@ impl Viewer {
         let mut packet = Vec::new();
         Header { version: 1, operation, sequence: 1 }.put_packet(body, &mut packet);
         self.socket.write_all(&packet).unwrap();
+    }
+
+    /// Sends until the other end, which has closed, says that it takes nothing.
+    pub(crate) fn is_refused_what_it_sends(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let is_over = |error: io::Error| error.kind() != ErrorKind::WouldBlock;
+        while !self.socket.write(b"anybody there?").is_err_and(is_over) {
+            assert!(Instant::now() < deadline, "somebody still has the other end");
+            thread::yield_now();
+        }
     }
 
     /// Operations and bodies of the next packets, which have been sent: at least `count`.

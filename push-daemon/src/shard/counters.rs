@@ -54,6 +54,8 @@ pub struct Counters {
     pub brotli_clients: Counter,
     /// 1 when sends go through io_uring.
     pub io_uring: Counter,
+    /// Connections whose sockets the kernel holds for io_uring: sends to those look no descriptor up.
+    pub held_sockets: Counter,
     /// Packets that were owed to connections when those were closed.
     pub dropped_packets_total: Counter,
     /// Bytes owed to slow clients.
@@ -93,6 +95,7 @@ impl Counters {
             zlib_clients: Counter::default(),
             brotli_clients: Counter::default(),
             io_uring: Counter::default(),
+            held_sockets: Counter::default(),
             dropped_packets_total: Counter::default(),
             owed_bytes: Counter::default(),
             debtors: Counter::default(),

@@ -131,6 +131,7 @@ impl Shard {
         let Ok(slot) = self.connections.insert(socket, Manner::new(websocket), self.now) else {
             return false;
         };
+        self.outlet.opened(slot, descriptor);
         self.websocket_connections += u32::from(websocket);
         let place = self.place(slot);
         self.handshakes.push_back((place, self.now.after(self.limits.handshake_timeout_ms.get_u32())));

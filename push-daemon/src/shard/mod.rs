@@ -8,7 +8,7 @@
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
 //! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
-//! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring` how bytes reach the kernel ·
+//! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes reach the kernel ·
 //! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `news` orders in and news out ·
 //! `wait` what the loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
 
@@ -21,6 +21,9 @@ mod conn;
 pub mod counters;
 mod egress;
 mod fanout;
+mod files;
+#[cfg(test)]
+mod held_sockets;
 mod ingress;
 mod listen;
 mod liveness;
@@ -232,6 +235,7 @@ impl Shard {
         self.drain();
         self.tick();
         self.close_gathered();
+        self.outlet.let_go();
         self.publish(began);
         match self.broken.take() {
             Some(error) => Err(error),
@@ -401,6 +405,7 @@ impl Shard {
         counters.owed_bytes.set(self.owed_bytes as u64);
         counters.debtors.set(self.debts.in_use() as u64);
         counters.zlib_clients.set(u64::from(self.joined_by_format[Format::Zlib as usize]));
+        counters.held_sockets.set(u64::from(self.outlet.held()));
         counters.brotli_clients.set(u64::from(self.joined_by_format[Format::Brotli as usize]));
         counters.turns_total.add(1);
         counters.busy_ns_total.add(began.elapsed().as_nanos() as u64);

@@ -4,6 +4,9 @@
 //! nothing is under way when [`Ring::send_all`] returns: the bytes and the sockets need to live no longer than the call.
 //! Completions are read for successes too: one that is skipped would hide a short send, after which the rest of a
 //! packet is due.
+//!
+//! The ring and the sockets are registered with the kernel, which then looks neither up (`files` keeps account). A kernel
+//! that has no room for that, or no more, is asked without.
 #![allow(unsafe_code)] // The kernel reads memory by address; see each block.
 
 use std::io;
@@ -11,10 +14,12 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, opcode, types};
 use rustix::io::Errno;
+use self_cell::{MutBorrow, self_cell};
 
-use super::send::{Outcome, Outgoing, Pieces};
+use super::files::Files;
+use super::send::{Outcome, Outgoing, Piece, Pieces};
 
 /// Do not wait, and no signal when the peer is gone.
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -27,18 +32,73 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 
 /// One ring, used by the thread that made it.
 pub(crate) struct Ring {
-    ring: IoUring,
+    ring: Split,
+    /// `None` if the kernel would not hold the sockets: each send then has its own looked up.
+    files: Option<Files>,
     entries: usize,
 }
 
+self_cell!(
+    /// A ring in its three parts for good: the submitter is what remembers that the ring is registered.
+    struct Split {
+        owner: MutBorrow<IoUring>,
+        #[not_covariant]
+        dependent: Parts,
+    }
+);
+
+struct Parts<'a> {
+    submitter: Submitter<'a>,
+    queue: SubmissionQueue<'a>,
+    completions: CompletionQueue<'a>,
+}
+
 impl Ring {
-    /// A ring that takes `entries` sends at once.
+    /// A ring that takes `entries` sends at once, for a shard of so many `slots`.
     ///
     /// # Errors
     /// The kernel has no io_uring, has it switched off, or is older than 6.1.
-    pub(crate) fn new(entries: u32) -> io::Result<Self> {
+    pub(crate) fn new(entries: u32, slots: u32) -> io::Result<Self> {
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_submit_all().build(entries)?;
-        Ok(Self { ring, entries: entries as usize })
+        let ring = Split::try_new(MutBorrow::new(ring), |ring| {
+            let (mut submitter, queue, completions) = ring.borrow_mut().split();
+            submitter.register_ring_fd()?;
+            Ok::<_, io::Error>(Parts { submitter, queue, completions })
+        })?;
+        let files = ring.with_dependent(|_, parts| match parts.submitter.register_files_sparse(slots) {
+            Ok(()) => Some(Files::new(slots)),
+            Err(error) => {
+                tracing::info!(%error, slots, "the kernel holds no sockets for io_uring: each send has its own looked up");
+                None
+            }
+        });
+        Ok(Self { ring, files, entries: entries as usize })
+    }
+
+    /// Connections whose sockets the ring holds by itself.
+    pub(crate) fn held(&self) -> u32 {
+        self.files.as_ref().map_or(0, Files::count)
+    }
+
+    /// A connection came to be in `slot`.
+    pub(crate) fn opened(&mut self, slot: u32, socket: RawFd) {
+        if self.files.as_mut().is_some_and(|files| files.opened(slot, socket)) {
+            self.settle();
+        }
+    }
+
+    /// The connection in `slot` is about to close its socket, which ends at the next [`Self::let_go`] if not before.
+    pub(crate) fn closed(&mut self, slot: u32) {
+        if self.files.as_mut().is_some_and(|files| files.closed(slot)) {
+            self.settle();
+        }
+    }
+
+    /// Lets go of the sockets of connections that are closed.
+    pub(crate) fn let_go(&mut self) {
+        if self.files.as_ref().is_some_and(Files::must_clear) {
+            self.settle();
+        }
     }
 
     /// Sends every connection of `slice` its piece and writes down what each took. Gives the number of submissions.
@@ -46,36 +106,57 @@ impl Ring {
     /// # Errors
     /// A submission failed or a completion is missing: what was sent is not known.
     pub(crate) fn send_all(&mut self, pieces: &Pieces, slice: &mut [Outgoing]) -> io::Result<u64> {
-        let mut submissions = 0;
-        for part in slice.chunks_mut(self.entries) {
-            self.submit(pieces, part)?;
-            submissions += 1;
+        // Not for the answer to a client's first words: a storm's newcomers are gathered until there are many.
+        let is_new =
+            |files: &Files| slice.iter().any(|out| matches!(out.piece, Piece::Block(..)) && !files.holds(out.slot));
+        if self.files.as_ref().is_some_and(is_new) {
+            self.settle();
         }
-        Ok(submissions)
+        let (files, entries) = (self.files.as_ref(), self.entries);
+        self.ring.with_dependent_mut(|_, parts| {
+            let mut submissions = 0;
+            for part in slice.chunks_mut(entries) {
+                parts.submit(pieces, part, files)?;
+                submissions += 1;
+            }
+            Ok(submissions)
+        })
     }
 
-    fn enter(&self, awaited: usize) -> io::Result<usize> {
-        #[cfg(test)]
-        if let Some(errno) = super::send_faults::next_submission() {
-            return Err(errno.into());
+    /// Brings the kernel's table up to what the shard knows. If that fails, does without: whatever the table holds would
+    /// stay open for good.
+    fn settle(&mut self) {
+        let Some(files) = &mut self.files else { return };
+        let settled = self.ring.with_dependent(|_, parts| {
+            let settled = files.settle(|first, row| parts.submitter.register_files_update(first, row));
+            settled.inspect_err(|_| {
+                // The table is empty afterwards, or there was none.
+                let _gone = parts.submitter.unregister_files();
+            })
+        });
+        if let Err(error) = settled {
+            tracing::warn!(%error, "the kernel holds sockets for io_uring no more: each send has its own looked up");
+            self.files = None;
         }
-        self.ring.submit_and_wait(awaited)
     }
+}
 
-    fn submit(&mut self, pieces: &Pieces, part: &mut [Outgoing]) -> io::Result<()> {
-        let mut queue = self.ring.submission();
+impl Parts<'_> {
+    fn submit(&mut self, pieces: &Pieces, part: &mut [Outgoing], files: Option<&Files>) -> io::Result<()> {
         for (index, outgoing) in part.iter().enumerate() {
             let bytes = pieces.bytes(outgoing.piece);
             let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-            let entry = opcode::Send::new(types::Fd(outgoing.socket), bytes.as_ptr(), length)
-                .flags(FLAGS)
-                .build()
-                .user_data(index as u64);
+            let send = if files.is_some_and(|files| files.holds(outgoing.slot)) {
+                opcode::Send::new(types::Fixed(outgoing.slot), bytes.as_ptr(), length)
+            } else {
+                opcode::Send::new(types::Fd(outgoing.socket), bytes.as_ptr(), length)
+            };
+            let entry = send.flags(FLAGS).build().user_data(index as u64);
             // SAFETY: the bytes belong to `pieces` and the socket to a connection of this shard, both of which outlive
             // this call; all completions are awaited below, so the kernel is done with them when it returns.
-            unsafe { queue.push(&entry) }.map_err(io::Error::other)?;
+            unsafe { self.queue.push(&entry) }.map_err(io::Error::other)?;
         }
-        drop(queue);
+        self.queue.sync();
         let mut missing = part.len();
         let mut refused = 0;
         while missing > 0 {
@@ -89,7 +170,8 @@ impl Ring {
                 Err(error) => return Err(error),
                 Ok(_) => {}
             }
-            for completion in self.ring.completion() {
+            self.completions.sync();
+            for completion in &mut self.completions {
                 let result = completion.result();
                 let outcome = Outcome::of(match usize::try_from(result) {
                     Ok(taken) => Ok(taken),
@@ -100,8 +182,19 @@ impl Ring {
                 outgoing.outcome = outcome;
                 missing -= 1;
             }
+            self.completions.sync();
         }
+        // The kernel has taken the entries: their places are free.
+        self.queue.sync();
         Ok(())
+    }
+
+    fn enter(&self, awaited: usize) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(errno) = super::send_faults::next_submission() {
+            return Err(errno.into());
+        }
+        self.submitter.submit_and_wait(awaited)
     }
 }
 
@@ -118,7 +211,7 @@ pub(crate) fn borrow<'a>(socket: RawFd) -> BorrowedFd<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{ErrorKind, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
@@ -147,36 +240,85 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_send_of_a_submission_gets_the_answer_of_its_own_socket() {
-        let Ok(mut ring) = Ring::new(8) else {
-            println!("skipped: no io_uring here");
-            return;
-        };
+    /// A socket that takes bytes, one that is full, and one that takes none any more; and their peers.
+    fn sockets() -> ([TcpStream; 3], [TcpStream; 3]) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut ours = [(); 3].map(|()| TcpStream::connect(address).unwrap());
-        let theirs = [(); 3].map(|()| listener.accept().unwrap());
+        let theirs = [(); 3].map(|()| listener.accept().unwrap().0);
         fill(&mut ours[1]);
         ours[2].shutdown(Shutdown::Write).unwrap();
+        (ours, theirs)
+    }
 
+    /// A packet of 20 bytes to each of the sockets, three times, from slots of their own.
+    fn slice(ours: &[TcpStream; 3]) -> (Pieces, Vec<Outgoing>) {
         let packets = vec![7; 20].into();
         let run = Run { packets, count: 1, compressed: Compressed::default() };
         let formats: Formats = [Format::Goim].into_iter().collect();
         let blocks = vec![BlockPool::new().build([run].iter(), formats)];
-        let pieces = Pieces { blocks, ..Pieces::default() };
-        let view = View { format: Format::Goim, websocket: false };
-        let outgoing = |socket: &TcpStream| Outgoing {
-            slot: 0,
-            socket: socket.as_raw_fd(),
-            piece: Piece::Block(0, view),
-            outcome: Outcome::NoMemory,
-        };
+        let piece = Piece::Block(0, View { format: Format::Goim, websocket: false });
+        let sockets = ours.iter().map(AsRawFd::as_raw_fd).cycle().take(9);
+        let outgoing = |(slot, socket)| Outgoing { slot, socket, piece, outcome: Outcome::NoMemory };
+        (Pieces { blocks, ..Pieces::default() }, (0..).zip(sockets).map(outgoing).collect())
+    }
+
+    fn assert_each_gets_its_own(ring: &mut Ring, pieces: &Pieces, slice: &mut [Outgoing]) {
         // More than the ring takes at once.
-        let mut slice: Vec<Outgoing> = ours.iter().cycle().take(9).map(outgoing).collect();
-        assert_eq!(ring.send_all(&pieces, &mut slice).unwrap(), 2);
+        assert_eq!(ring.send_all(pieces, slice).unwrap(), 2);
         let outcomes: Vec<Outcome> = slice.iter().map(|outgoing| outgoing.outcome).collect();
         assert_eq!(outcomes, [Outcome::Taken(20), Outcome::Taken(0), Outcome::Broken].repeat(3));
-        drop(theirs);
+    }
+
+    #[test]
+    fn each_send_of_a_submission_gets_the_answer_of_its_own_socket() {
+        let Ok(mut ring) = Ring::new(8, 9) else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        let (ours, _theirs) = sockets();
+        let (pieces, mut slice) = slice(&ours);
+        assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
+        for (held, newcomers) in [(3, 0..3), (6, 3..6), (9, 6..9)] {
+            slice[newcomers].iter().for_each(|outgoing| ring.opened(outgoing.slot, outgoing.socket));
+            assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
+            assert_eq!(ring.held(), held);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_will_not_hold_sockets_sends_to_them_all_the_same() {
+        // More than it has places for.
+        let Ok(mut ring) = Ring::new(8, u32::MAX) else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        let (ours, _theirs) = sockets();
+        let (pieces, mut slice) = slice(&ours);
+        ring.opened(slice[0].slot, slice[0].socket);
+        assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
+        assert_eq!(ring.held(), 0);
+    }
+
+    #[test]
+    fn a_kernel_that_holds_no_more_sockets_lets_go_of_those_it_has() {
+        let Ok(mut ring) = Ring::new(8, 10) else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        let (ours, theirs) = sockets();
+        let (pieces, mut slice) = slice(&ours);
+        slice[..3].iter().for_each(|outgoing| ring.opened(outgoing.slot, outgoing.socket));
+        assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
+        assert_eq!(ring.held(), 3);
+        let no_socket = RawFd::MAX;
+        ring.opened(9, no_socket);
+        ring.opened(3, slice[3].socket);
+        assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
+        assert_eq!(ring.held(), 0);
+        drop(ours);
+        let mut received = Vec::new();
+        // An end of stream, or a reset: either way nobody has the other end any more.
+        theirs.into_iter().for_each(|mut peer| drop(peer.read_to_end(&mut received)));
     }
 }

@@ -94,15 +94,15 @@ pub(crate) enum Outlet {
 }
 
 impl Outlet {
-    /// The path that the settings ask for. `Auto` takes io_uring if there is any.
+    /// The path that the settings ask for, for a shard of so many `slots`. `Auto` takes io_uring if there is any.
     ///
     /// # Errors
     /// io_uring was asked for and cannot be had.
-    pub(crate) fn open(path: SendPath, shard: u16) -> io::Result<Self> {
+    pub(crate) fn open(path: SendPath, shard: u16, slots: u32) -> io::Result<Self> {
         if path == SendPath::Plain {
             return Ok(Self::Plain);
         }
-        match Ring::new(RING_ENTRIES) {
+        match Ring::new(RING_ENTRIES, slots) {
             Ok(ring) => Ok(Self::Ring(Box::new(ring))),
             Err(error) if path == SendPath::Auto => {
                 tracing::info!(shard, %error, "no io_uring here: sends one by one");
@@ -120,6 +120,36 @@ impl Outlet {
     /// Whether sends go through io_uring.
     pub(crate) fn is_ring(&self) -> bool {
         matches!(self, Self::Ring(_))
+    }
+
+    /// Connections whose sockets the ring holds by itself.
+    pub(crate) fn held(&self) -> u32 {
+        match self {
+            Self::Ring(ring) => ring.held(),
+            Self::Plain => 0,
+        }
+    }
+
+    /// A connection came to be in `slot`.
+    pub(crate) fn opened(&mut self, slot: u32, socket: RawFd) {
+        if let Self::Ring(ring) = self {
+            ring.opened(slot, socket);
+        }
+    }
+
+    /// The connection in `slot` is about to close its socket, which may live on until [`Self::let_go`].
+    pub(crate) fn closed(&mut self, slot: u32) {
+        if let Self::Ring(ring) = self {
+            ring.closed(slot);
+        }
+    }
+
+    /// Ends the sockets of closed connections that the ring still holds. Once a turn, before the shard waits: until then
+    /// such a socket is in the poll as well.
+    pub(crate) fn let_go(&mut self) {
+        if let Self::Ring(ring) = self {
+            ring.let_go();
+        }
     }
 
     /// Sends every connection of the slice its piece and writes down what became of it. Gives how many system calls it

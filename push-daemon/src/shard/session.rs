@@ -213,7 +213,8 @@ impl Shard {
         if self.connections[slot].manner.websocket {
             self.websocket_connections -= 1;
         }
-        // Closing takes the socket out of the poll as well: nobody else has its descriptor.
+        self.outlet.closed(slot);
+        // Closing takes the socket out of the poll as well, at the latest when the outlet lets go of it.
         drop(self.connections.remove(slot));
     }
 

@@ -188,7 +188,7 @@ pub(super) fn open(
         everyone: Everyone::default(),
         windows: Vec::new(),
         closing: Vec::new(),
-        outlet: Outlet::open(settings.send, settings.id)?,
+        outlet: Outlet::open(settings.send, settings.id, settings.capacity)?,
         outgoing: Vec::with_capacity(RING_ENTRIES as usize),
         pieces: Pieces::default(),
         let_in: Vec::new(),
