@@ -1,9 +1,9 @@
 //! A slice of sends as one io_uring submission.
 //!
-//! Every send asks not to wait (MSG_DONTWAIT), so the kernel completes all of them while it takes the submission, and
-//! nothing is under way when [`Ring::send_all`] returns: the bytes and the sockets need to live no longer than the call.
-//! Completions are read for successes too: one that is skipped would hide a short send, after which the rest of a
-//! packet is due.
+//! Every send asks not to wait (MSG_DONTWAIT), so the kernel is done with all of them when it has taken the submission:
+//! the bytes and the sockets need to live no longer than the call. A send that took everything makes no completion, which
+//! would be most of what is written and read for it. A short one does: to be whole or to fail (MSG_WAITALL) is what was
+//! asked, and the completion of the failure carries what was taken (io_send and io_sendrecv_fail in io_uring/net.c).
 //!
 //! The ring and the sockets are registered with the kernel, which then looks neither up (`files` keeps account). A kernel
 //! that has no room for that, or no more, is asked without.
@@ -14,6 +14,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
+use io_uring::squeue::Flags;
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, opcode, types};
 use rustix::io::Errno;
 use self_cell::{MutBorrow, self_cell};
@@ -21,8 +22,8 @@ use self_cell::{MutBorrow, self_cell};
 use super::files::Files;
 use super::send::{Outcome, Outgoing, Piece, Pieces};
 
-/// Do not wait, and no signal when the peer is gone.
-const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+/// See the module; no signal when the peer is gone.
+const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 /// How often in a row the kernel may have no memory for a submission before the shard gives up.
 const MOST_REFUSALS: u32 = 1_000;
@@ -104,7 +105,7 @@ impl Ring {
     /// Sends every connection of `slice` its piece and writes down what each took. Gives the number of submissions.
     ///
     /// # Errors
-    /// A submission failed or a completion is missing: what was sent is not known.
+    /// A submission failed: what was sent is not known.
     pub(crate) fn send_all(&mut self, pieces: &Pieces, slice: &mut [Outgoing]) -> io::Result<u64> {
         // Not for the answer to a client's first words: a storm's newcomers are gathered until there are many.
         let is_new =
@@ -143,7 +144,7 @@ impl Ring {
 
 impl Parts<'_> {
     fn submit(&mut self, pieces: &Pieces, part: &mut [Outgoing], files: Option<&Files>) -> io::Result<()> {
-        for (index, outgoing) in part.iter().enumerate() {
+        for (index, outgoing) in part.iter_mut().enumerate() {
             let bytes = pieces.bytes(outgoing.piece);
             let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
             let send = if files.is_some_and(|files| files.holds(outgoing.slot)) {
@@ -151,16 +152,31 @@ impl Parts<'_> {
             } else {
                 opcode::Send::new(types::Fd(outgoing.socket), bytes.as_ptr(), length)
             };
-            let entry = send.flags(FLAGS).build().user_data(index as u64);
+            let entry = send.flags(FLAGS).build().flags(Flags::SKIP_SUCCESS).user_data(index as u64);
             // SAFETY: the bytes belong to `pieces` and the socket to a connection of this shard, both of which outlive
-            // this call; all completions are awaited below, so the kernel is done with them when it returns.
+            // this call; the kernel is done with them when it has taken the entry, which is awaited below.
             unsafe { self.queue.push(&entry) }.map_err(io::Error::other)?;
+            outgoing.outcome = Outcome::Taken(bytes.len());
         }
         self.queue.sync();
-        let mut missing = part.len();
+        self.hand_over()?;
+        for completion in &mut self.completions {
+            let result = completion.result();
+            let index = usize::try_from(completion.user_data()).map_err(io::Error::other)?;
+            let outgoing = part.get_mut(index).ok_or_else(|| io::Error::other("a completion of nothing"))?;
+            let taken = usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result));
+            outgoing.outcome = Outcome::of(taken);
+        }
+        self.completions.sync();
+        Ok(())
+    }
+
+    /// Has the kernel take all entries.
+    fn hand_over(&mut self) -> io::Result<()> {
         let mut refused = 0;
-        while missing > 0 {
-            match self.enter(missing) {
+        while !self.queue.is_empty() {
+            match self.enter() {
+                Ok(0) => return Err(io::Error::other("io_uring took none of a submission")),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What is queued cannot be taken back, so the shard waits: the alternative is to end, with all clients.
                 Err(error) if is_want_of_memory(&error) && refused < MOST_REFUSALS => {
@@ -170,31 +186,18 @@ impl Parts<'_> {
                 Err(error) => return Err(error),
                 Ok(_) => {}
             }
-            self.completions.sync();
-            for completion in &mut self.completions {
-                let result = completion.result();
-                let outcome = Outcome::of(match usize::try_from(result) {
-                    Ok(taken) => Ok(taken),
-                    Err(_) => Err(Errno::from_raw_os_error(-result)),
-                });
-                let index = usize::try_from(completion.user_data()).map_err(io::Error::other)?;
-                let outgoing = part.get_mut(index).ok_or_else(|| io::Error::other("a completion of nothing"))?;
-                outgoing.outcome = outcome;
-                missing -= 1;
-            }
-            self.completions.sync();
+            self.queue.sync();
         }
-        // The kernel has taken the entries: their places are free.
-        self.queue.sync();
+        self.completions.sync();
         Ok(())
     }
 
-    fn enter(&self, awaited: usize) -> io::Result<usize> {
+    fn enter(&self) -> io::Result<usize> {
         #[cfg(test)]
         if let Some(errno) = super::send_faults::next_submission() {
             return Err(errno.into());
         }
-        self.submitter.submit_and_wait(awaited)
+        self.submitter.submit()
     }
 }
 
@@ -284,6 +287,26 @@ mod tests {
             assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
             assert_eq!(ring.held(), held);
         }
+    }
+
+    #[test]
+    fn a_send_that_is_taken_in_part_says_how_much() {
+        let Ok(mut ring) = Ring::new(8, 9) else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        let (ours, [mut peer, ..]) = sockets();
+        let bytes = 64 << 20;
+        let pieces = Pieces { answers: vec![7; bytes], ..Pieces::default() };
+        let (socket, piece) = (ours[0].as_raw_fd(), Piece::Answer(0, bytes as u32));
+        let mut slice = [Outgoing { slot: 0, socket, piece, outcome: Outcome::Broken }];
+        ring.send_all(&pieces, &mut slice).unwrap();
+        let Outcome::Taken(taken) = slice[0].outcome else { panic!("{:?}", slice[0].outcome) };
+        assert!(0 < taken && taken < bytes, "{taken} bytes taken");
+        drop(ours);
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), taken);
     }
 
     #[test]
