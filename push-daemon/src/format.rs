@@ -30,6 +30,12 @@ impl Formats {
         Self(self.0 | 1 << format as u8)
     }
 
+    /// The set with `format` not in it.
+    #[must_use]
+    pub fn without(self, format: Format) -> Self {
+        Self(self.0 & !(1 << format as u8))
+    }
+
     /// Whether `format` is in it.
     #[must_use]
     pub fn has(self, format: Format) -> bool {

@@ -11,8 +11,10 @@
 //! It knows nothing of names and of who the members are (`rooms`), nor of time: whoever opened a window closes it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use crate::block::{Block, Run};
+use super::order::RoomRun;
+use crate::block::Block;
 
 /// How long messages of a room wait for others, by the type of the room.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +38,7 @@ impl MergeWindows {
 pub(crate) struct Activity {
     round: Option<Round>,
     /// Runs that came while the round was under way, or whose merge window is open; they ride in the next block.
-    backlog: VecDeque<Run>,
+    backlog: VecDeque<Arc<RoomRun>>,
     /// Runs at the front of the backlog whose window has closed. Invariant: at most `backlog.len()`.
     ready: usize,
 }
@@ -49,6 +51,8 @@ pub(crate) enum Served {
         block: Block,
         /// Bytes that left the backlog with it.
         taken_bytes: usize,
+        /// There is more: members that are still due the block, or a backlog.
+        goes_on: bool,
     },
     /// What waits has to wait for the end of its merge window.
     Wait,
@@ -66,7 +70,7 @@ struct Round {
 
 impl Activity {
     /// Puts `run` behind what the room still has to send. Without a merge window it is ready at once.
-    pub(crate) fn push(&mut self, run: Run, merge_ms: u32) {
+    pub(crate) fn push(&mut self, run: Arc<RoomRun>, merge_ms: u32) {
         self.backlog.push_back(run);
         if merge_ms == 0 {
             self.ready = self.backlog.len();
@@ -97,31 +101,34 @@ impl Activity {
         members: &[u32],
         most: usize,
         block_bytes: usize,
-        build: impl FnOnce(&[Run]) -> Block,
+        build: impl FnOnce(&[Arc<RoomRun>]) -> Block,
         due: &mut Vec<u32>,
     ) -> Served {
         let mut taken_bytes = 0;
-        if self.round.as_ref().is_none_or(|round| round.next == round.end) {
-            self.round = None;
-            if self.backlog.is_empty() {
-                return Served::Over;
+        let under_way = self.round.take().filter(|round| round.next < round.end);
+        let mut round = match under_way {
+            Some(round) => round,
+            None if self.backlog.is_empty() => return Served::Over,
+            None if self.ready == 0 => return Served::Wait,
+            None => {
+                let runs = &self.backlog.make_contiguous()[..self.ready];
+                let runs = &runs[..fitting(runs, block_bytes)];
+                let (count, block) = (runs.len(), build(runs));
+                taken_bytes = bytes_of(runs.iter());
+                self.backlog.drain(..count);
+                self.ready -= count;
+                Round { block, next: 0, end: members.len() as u32 }
             }
-            if self.ready == 0 {
-                return Served::Wait;
-            }
-            let runs = &self.backlog.make_contiguous()[..self.ready];
-            let runs = &runs[..fitting(runs, block_bytes)];
-            let (count, block) = (runs.len(), build(runs));
-            taken_bytes = bytes_of(runs.iter());
-            self.backlog.drain(..count);
-            self.ready -= count;
-            self.round = Some(Round { block, next: 0, end: members.len() as u32 });
-        }
-        let Some(round) = self.round.as_mut() else { return Served::Over };
+        };
         let upto = round.end.min(round.next.saturating_add(most as u32));
         due.extend_from_slice(&members[round.next as usize..upto as usize]);
         round.next = upto;
-        Served::Send { block: round.block.clone(), taken_bytes }
+        if upto == round.end {
+            return Served::Send { block: round.block, taken_bytes, goes_on: !self.backlog.is_empty() };
+        }
+        let block = round.block.clone();
+        self.round = Some(round);
+        Served::Send { block, taken_bytes, goes_on: true }
     }
 
     /// The member at `hole` goes: moves the hole, by swaps that keep the three parts apart, to where `fill` may take it
@@ -142,17 +149,17 @@ impl Activity {
     }
 }
 
-fn bytes_of<'a>(runs: impl Iterator<Item = &'a Run>) -> usize {
-    runs.map(|run| run.packets.len()).sum()
+fn bytes_of<'a>(runs: impl Iterator<Item = &'a Arc<RoomRun>>) -> usize {
+    runs.map(|of_room| of_room.run.packets.len()).sum()
 }
 
 /// How many runs of the backlog fit into one block; at least one if there is one.
-fn fitting(backlog: &[Run], block_bytes: usize) -> usize {
+fn fitting(backlog: &[Arc<RoomRun>], block_bytes: usize) -> usize {
     let mut bytes = 0;
     let fit = backlog
         .iter()
-        .take_while(|run| {
-            bytes += run.packets.len();
+        .take_while(|of_room| {
+            bytes += of_room.run.packets.len();
             bytes <= block_bytes
         })
         .count();
@@ -162,9 +169,12 @@ fn fitting(backlog: &[Run], block_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Run;
+    use crate::shard::presence::Presence;
 
-    fn run(bytes: usize) -> Run {
-        Run { packets: vec![0; bytes].into(), count: 1, compressed: crate::compress::Compressed::default() }
+    fn run(bytes: usize) -> Arc<RoomRun> {
+        let run = Run { packets: vec![0; bytes].into(), count: 1, compressed: crate::compress::Compressed::default() };
+        Arc::new(RoomRun { room: Presence::new(1, 1).name("live://1"), run })
     }
 
     #[test]

@@ -14,7 +14,7 @@ use wire::key::Place;
 
 use super::counters::Counters;
 use super::news::{News, NewsDesk, NewsIntake};
-use super::order::{Admitted, Delivery, Order, Refusal, ShardHandle};
+use super::order::{Admitted, Order, Refusal, RoomRun, ShardHandle};
 use super::presence::Presence;
 use super::spawn::open;
 use super::wait::Came;
@@ -37,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct ByHand {
     shard: Shard,
+    presence: Presence,
     handle: ShardHandle,
     pub(crate) counters: Arc<Counters>,
     news: NewsIntake,
@@ -84,9 +85,9 @@ impl ByHand {
         };
         let counters = Arc::new(Counters::new());
         let (desk, news) = NewsDesk::open(256).unwrap();
-        let (shard, (tcp, _)) =
-            open(settings, poll, handle.clone(), desk, &Presence::new(1, 256), Arc::clone(&counters)).unwrap();
-        Self { shard, handle, counters, news, came: Came::new(), tcp: tcp[0], moment: Instant::now() }
+        let presence = Presence::new(1, 256);
+        let (shard, (tcp, _)) = open(settings, poll, handle.clone(), desk, &presence, Arc::clone(&counters)).unwrap();
+        Self { shard, presence, handle, counters, news, came: Came::new(), tcp: tcp[0], moment: Instant::now() }
     }
 
     /// One turn of the loop, `later` than the last, with whatever has come.
@@ -162,7 +163,7 @@ impl ByHand {
         let mut packets = Vec::new();
         Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
         let run = Run { packets: packets.into(), count: 1, compressed: Compressed::default() };
-        self.order(Order::Deliver(Arc::new(Delivery::Room("live://1".into(), run))));
+        self.order(Order::DeliverToRoom(Arc::new(RoomRun { room: self.presence.name("live://1"), run })));
     }
 
     /// Everybody that is in has to go.

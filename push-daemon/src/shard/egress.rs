@@ -104,21 +104,21 @@ impl Debt {
 
 impl Shard {
     /// Sends `block` to the connections in `slots`, or owes it. No slot may stand there twice.
-    pub(crate) fn deliver(&mut self, slots: &[u32], block: &Block) {
+    pub(crate) fn deliver(&mut self, slots: &[u32], block: Block) {
         self.gather(slots, block);
         self.send_gathered();
     }
 
     /// Puts sends of `block` to the connections in `slots` into the slice, to go with those of other blocks. No slot may
     /// stand twice in a slice.
-    pub(crate) fn gather(&mut self, slots: &[u32], block: &Block) {
+    pub(crate) fn gather(&mut self, slots: &[u32], block: Block) {
         let number = self.pieces.blocks.len() as u32;
         let mut is_sent = false;
         for slot in slots {
             let Some(conn) = self.connections.get(*slot).filter(|conn| conn.phase == Phase::Joined) else { continue };
             let view = view_of(conn);
             if conn.debt != NONE {
-                self.delivered(*slot, block, view, 0);
+                self.delivered(*slot, &block, view, 0);
             } else if let Some(socket) = &conn.socket {
                 is_sent = true;
                 let (socket, piece) = (socket.as_raw_fd(), Piece::Block(number, view));
@@ -126,7 +126,7 @@ impl Shard {
             }
         }
         if is_sent {
-            self.pieces.blocks.push(block.clone());
+            self.pieces.blocks.push(block);
         }
         if self.outgoing.len() >= RING_ENTRIES as usize {
             self.send_gathered();

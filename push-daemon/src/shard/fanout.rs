@@ -7,12 +7,13 @@
 //! It does not build what a client gets (`block`) nor deal with sockets that are full (`egress`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use wire::key::Place;
 
 use super::Shard;
 use super::clock::Tick;
-use super::order::{Delivery, OperationRun};
+use super::order::{Delivery, OperationRun, RoomRun};
 use super::rooms::{Begin, Turn};
 use crate::block::{Block, Run};
 
@@ -71,17 +72,18 @@ impl Walk {
 }
 
 impl Shard {
+    /// Starts on packets for a room that the trunk brought.
+    pub(crate) fn begin_in_room(&mut self, run: Arc<RoomRun>) {
+        match self.rooms.push(run) {
+            Some((room, Begin::Now)) => self.rounds.push_back(Round::Room(room)),
+            Some((room, Begin::After(window_ms))) => self.open_window(room, window_ms),
+            None => {}
+        }
+    }
+
     /// Starts on a delivery that the trunk brought.
     pub(crate) fn begin(&mut self, delivery: &Delivery) {
         match delivery {
-            Delivery::Room(name, run) => {
-                let Some(room) = self.rooms.find(name) else { return };
-                match self.rooms.push(room, run.clone()) {
-                    Some(Begin::Now) => self.rounds.push_back(Round::Room(room)),
-                    Some(Begin::After(window_ms)) => self.open_window(room, window_ms),
-                    None => {}
-                }
-            }
             Delivery::All(speed, runs) => {
                 let idle = self.everyone.walk.is_none() && self.everyone.waiting.is_empty();
                 for run in runs.iter() {
@@ -123,7 +125,7 @@ impl Shard {
             );
             if !due.is_empty() {
                 let block = self.blocks.build(std::iter::once(&run.run), formats);
-                self.deliver(&due, &block);
+                self.deliver(&due, block);
                 due.clear();
             }
         }
@@ -180,20 +182,15 @@ impl Shard {
     fn serve_room(&mut self, room: u32, most: usize) -> (usize, bool) {
         let mut due = std::mem::take(&mut self.due);
         let blocks = &self.blocks;
-        let build = |runs: &[_], formats| blocks.build(runs.iter(), formats);
+        let build = |runs: &[Arc<RoomRun>], formats| blocks.build(runs.iter().map(|of_room| &of_room.run), formats);
         let turn = self.rooms.next_turn(room, most, self.block_bytes, build, &mut due);
         let served = due.len();
-        let goes_on = match &turn {
-            Turn::Send(block) => {
-                self.gather(&due, block);
-                true
-            }
-            Turn::Wait(window_ms) => {
-                self.open_window(room, *window_ms);
-                false
-            }
-            Turn::Over => false,
-        };
+        let goes_on = matches!(turn, Turn::Send(_));
+        match turn {
+            Turn::Send(block) | Turn::SendLast(block) => self.gather(&due, block),
+            Turn::Wait(window_ms) => self.open_window(room, window_ms),
+            Turn::Over => {}
+        }
         due.clear();
         self.due = due;
         (served, goes_on)
@@ -245,7 +242,7 @@ impl Shard {
                 served += 1;
             }
         }
-        self.deliver(&due, &walk.block);
+        self.deliver(&due, walk.block.clone());
         due.clear();
         self.due = due;
         walk.served += served as u64;

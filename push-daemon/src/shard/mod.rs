@@ -312,6 +312,7 @@ impl Shard {
                 self.answer_let_in();
             }
             match order {
+                Order::DeliverToRoom(run) => self.begin_in_room(run),
                 Order::Deliver(delivery) => self.begin(&delivery),
                 Order::DeliverToPlaces(places, runs) => self.deliver_to_places(&places, &runs),
                 Order::Admitted(place, admitted) => self.admit(&place, *admitted),

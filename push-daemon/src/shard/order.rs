@@ -11,11 +11,14 @@ use mio::Waker;
 use wire::goim::Header;
 use wire::key::Place;
 
+use super::presence::RoomName;
 use crate::block::Run;
 
 /// Something for a shard to do.
 #[derive(Debug)]
 pub enum Order {
+    /// Deliver packets to every member of a room.
+    DeliverToRoom(Arc<RoomRun>),
     /// Deliver packets.
     Deliver(Arc<Delivery>),
     /// Deliver packets to the connections at these places, as far as they accept the operation.
@@ -27,7 +30,7 @@ pub enum Order {
     /// The logic tier has taken a client's message, or not.
     MessageDone(Place, Header, Option<Refusal>),
     /// People online, over all edges, by room.
-    RoomCounts(Arc<[(Box<str>, u32)]>),
+    RoomCounts(Arc<[(RoomName, u32)]>),
     /// End these connections.
     Close(Arc<[Place]>, Refusal),
     /// Tell of every session again.
@@ -41,11 +44,18 @@ pub enum Order {
     Stop,
 }
 
+/// Packets for the members of a room.
+#[derive(Debug)]
+pub struct RoomRun {
+    /// The room.
+    pub room: RoomName,
+    /// The packets.
+    pub run: Run,
+}
+
 /// Packets for several shards.
 #[derive(Debug)]
 pub enum Delivery {
-    /// To every member of the room.
-    Room(Box<str>, Run),
     /// To connections that brought one of these keys themselves and accept the operation.
     OwnKeys(Box<[Box<str>]>, Arc<[OperationRun]>),
     /// To connections of these users that accept the operation.

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 
+use compact_str::CompactString;
+
 /// Buckets for each connection that a shard may hold. If all of a shard's clients are in rooms of their own, which is the
 /// worst, it hears of at most four in ten rooms that it has not.
 const BUCKETS_PER_CONNECTION: usize = 2;
@@ -21,6 +23,14 @@ const MIN_BUCKETS: usize = 1 << 10;
 
 /// Bits of a word: as short as can be, so that an edge of few shards does not pay for many.
 const WORD_BITS: usize = 8;
+
+/// The name of a room, and its hash, which is made once for all shards of an edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomName {
+    /// In place up to 24 bytes: then a look at it is no look elsewhere.
+    name: CompactString,
+    hash: u64,
+}
 
 /// What all shards and the hub share.
 #[derive(Clone)]
@@ -62,9 +72,16 @@ impl Presence {
         OwnPresence { shared: Arc::clone(&self.shared), shard: usize::from(shard), counts }
     }
 
+    /// A room's name as the shards of this edge know it.
+    #[must_use]
+    pub fn name(&self, room: impl Into<CompactString>) -> RoomName {
+        let name = room.into();
+        RoomName { hash: self.shared.hash(&name), name }
+    }
+
     /// Appends to `shards` the numbers of those that may have members of `room`.
-    pub fn shards(&self, room: &str, shards: &mut Vec<usize>) {
-        let first = self.shared.bucket(room) * self.shared.width;
+    pub fn shards(&self, room: &RoomName, shards: &mut Vec<usize>) {
+        let first = self.shared.bucket(room.hash) * self.shared.width;
         for (index, word) in self.shared.words[first..first + self.shared.width].iter().enumerate() {
             let mut bits = word.load(SeqCst);
             while bits != 0 {
@@ -75,16 +92,38 @@ impl Presence {
     }
 }
 
+impl RoomName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// Its hash on this edge, in this run.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 impl Shared {
-    fn bucket(&self, room: &str) -> usize {
-        self.hasher.hash_one(room) as usize & (self.buckets - 1)
+    fn hash(&self, room: &str) -> u64 {
+        self.hasher.hash_one(room)
+    }
+
+    fn bucket(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets - 1)
     }
 }
 
 impl OwnPresence {
-    /// The room came to be in this shard.
-    pub(crate) fn enter(&mut self, room: &str) {
-        let bucket = self.shared.bucket(room);
+    /// The hash of a room's name, as in its [`RoomName`].
+    pub(crate) fn hash(&self, room: &str) -> u64 {
+        self.shared.hash(room)
+    }
+
+    /// The room with this hash came to be in this shard.
+    pub(crate) fn enter(&mut self, hash: u64) {
+        let bucket = self.shared.bucket(hash);
         let count = &mut self.counts[bucket];
         *count = count.saturating_add(1);
         if *count == 1 {
@@ -92,9 +131,9 @@ impl OwnPresence {
         }
     }
 
-    /// The room is gone from this shard.
-    pub(crate) fn leave(&mut self, room: &str) {
-        let bucket = self.shared.bucket(room);
+    /// The room with this hash is gone from this shard.
+    pub(crate) fn leave(&mut self, hash: u64) {
+        let bucket = self.shared.bucket(hash);
         let count = &mut self.counts[bucket];
         if *count == u8::MAX {
             return;
@@ -124,7 +163,7 @@ mod tests {
 
     fn shards(presence: &Presence, room: &str) -> Vec<usize> {
         let mut shards = Vec::new();
-        presence.shards(room, &mut shards);
+        presence.shards(&presence.name(room), &mut shards);
         shards
     }
 
@@ -133,12 +172,13 @@ mod tests {
         let presence = Presence::new(130, 100);
         let (mut first, mut last) = (presence.of_shard(0), presence.of_shard(129));
         assert!(shards(&presence, "live://1").is_empty());
-        first.enter("live://1");
-        last.enter("live://1");
+        let room = presence.name("live://1").hash();
+        first.enter(room);
+        last.enter(room);
         assert_eq!(shards(&presence, "live://1"), [0, 129]);
-        first.leave("live://1");
+        first.leave(room);
         assert_eq!(shards(&presence, "live://1"), [129]);
-        last.leave("live://1");
+        last.leave(room);
         assert!(shards(&presence, "live://1").is_empty());
     }
 
@@ -147,8 +187,9 @@ mod tests {
         let presence = Presence::new(1, 100);
         let mut shard = presence.of_shard(0);
         // Rooms of one bucket: one name does as well as many.
-        (0..u32::from(u8::MAX) + 5).for_each(|_| shard.enter("live://1"));
-        (0..u32::from(u8::MAX) + 5).for_each(|_| shard.leave("live://1"));
+        let room = shard.hash("live://1");
+        (0..u32::from(u8::MAX) + 5).for_each(|_| shard.enter(room));
+        (0..u32::from(u8::MAX) + 5).for_each(|_| shard.leave(room));
         assert_eq!(shards(&presence, "live://1"), [0]);
     }
 
@@ -163,9 +204,9 @@ mod tests {
             for (shard, room, enters) in steps {
                 let is_here = here.entry((shard, room)).or_default();
                 if *is_here != enters {
-                    let name = format!("live://{room}");
                     let side = &mut own[usize::from(shard)];
-                    if enters { side.enter(&name) } else { side.leave(&name) }
+                    let hash = side.hash(&format!("live://{room}"));
+                    if enters { side.enter(hash) } else { side.leave(hash) }
                     *is_here = enters;
                 }
             }

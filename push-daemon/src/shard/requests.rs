@@ -50,7 +50,7 @@ impl Shard {
     fn online(&self, slot: u32) -> u32 {
         match self.connections[slot].room {
             NONE => 0,
-            room => self.rooms.get(room).online(),
+            room => self.rooms.online(room),
         }
     }
 
@@ -59,7 +59,7 @@ impl Shard {
         let refused = if room == NONE {
             Some((-400, "join a room first"))
         } else {
-            let name = self.rooms.get(room).name.clone();
+            let name = self.rooms.name(room).into();
             (!self.tell_message(slot, header, name, body)).then_some((-503, "too busy, try again later"))
         };
         if let Some((code, reason)) = refused {

@@ -2,29 +2,48 @@
 //!
 //! It does not send: `fanout` asks for the next members and does. What a room has to send is its `activity`.
 
-use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
+use compact_str::CompactString;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::activity::{Activity, MergeWindows, Served};
 use super::conn::{NONE, Side};
-use super::presence::OwnPresence;
-use crate::block::{Block, Run};
+use super::order::RoomRun;
+use super::presence::{OwnPresence, RoomName};
+use crate::block::Block;
 use crate::format::{Format, Formats};
 
-/// A room that has members on this shard.
-pub(crate) struct Room {
-    pub(crate) name: Box<str>,
+/// Members that stand in the room itself. Rooms of a few have one or two on each shard.
+const MEMBERS_IN_PLACE: usize = 4;
+
+/// A room that has members on this shard: what a push to it reads. A short name and a few members are in the same cache
+/// line, so that a small room costs no more than one.
+#[repr(align(64))]
+struct Room {
+    name: CompactString,
     /// Slots. Invariant: `connections[members[i]].room_at == i`.
-    members: Vec<u32>,
-    /// Members by the number of their format.
-    by_format: [u32; Format::ALL.len()],
-    /// People in the room over all edges as the tier last said, 0 before it did.
-    pub(crate) online_everywhere: u32,
+    members: SmallVec<[u32; MEMBERS_IN_PLACE]>,
     /// Index of what is under way for the room, or `NONE`.
     activity: u32,
     /// How long a message waits for others, in milliseconds; 0 sends it at once.
     merge_ms: u32,
+    /// What its members take.
+    formats: Formats,
+    /// Its turn will come: it stands among the rounds, or a room that was here before it does.
+    has_turn: bool,
+}
+
+const _: () = assert!(size_of::<Room>() == 64, "a room is one cache line");
+
+/// What a push to a room does not read.
+#[derive(Default)]
+struct Counts {
+    /// Members by the number of their format.
+    by_format: [u32; Format::ALL.len()],
+    /// People in the room over all edges as the tier last said, 0 before it did.
+    online_everywhere: u32,
 }
 
 /// When a room that was idle is to be served.
@@ -38,8 +57,10 @@ pub(crate) enum Begin {
 
 /// What a room has to send now.
 pub(crate) enum Turn {
-    /// This block, to the members that were named.
+    /// This block, to the members that were named; then the room has another turn.
     Send(Block),
+    /// This block, to the members that were named, and nothing more.
+    SendLast(Block),
     /// What came since has to wait for its merge window of this many milliseconds; [`Rooms::close_window`] ends it.
     Wait(u32),
     /// Nothing more.
@@ -50,9 +71,10 @@ pub(crate) enum Turn {
 pub(crate) struct Rooms {
     windows: MergeWindows,
     rooms: Vec<Room>,
+    /// Of the rooms, by the same index.
+    counts: Vec<Counts>,
     free: Vec<u32>,
     by_name: HashTable<u32>,
-    hasher: RandomState,
     activities: Side<Activity>,
     presence: OwnPresence,
     /// Bytes in all backlogs together; the loop takes no orders while they are over its bound.
@@ -65,9 +87,9 @@ impl Rooms {
         Self {
             windows,
             rooms: Vec::new(),
+            counts: Vec::new(),
             free: Vec::new(),
             by_name: HashTable::new(),
-            hasher: RandomState::new(),
             activities: Side::new(),
             presence,
             backlog_bytes: 0,
@@ -83,21 +105,25 @@ impl Rooms {
         self.backlog_bytes
     }
 
-    pub(crate) fn get(&self, room: u32) -> &Room {
-        &self.rooms[room as usize]
+    /// The name of a room.
+    pub(crate) fn name(&self, room: u32) -> &str {
+        &self.rooms[room as usize].name
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(name);
-        self.by_name.find(hash, |room| &*self.rooms[*room as usize].name == name).copied()
+    /// People in a room: over all edges if the tier has said, else those of this shard.
+    pub(crate) fn online(&self, room: u32) -> u32 {
+        let here = self.rooms[room as usize].members.len() as u32;
+        self.counts[room as usize].online_everywhere.max(here)
     }
 
     /// Adds `slot` to the room `name`, which comes to be when it is new here. Gives the room and the position.
     pub(crate) fn join(&mut self, name: &str, slot: u32, format: Format) -> (u32, u32) {
-        let room = self.find(name).unwrap_or_else(|| self.create(name));
+        let hash = self.presence.hash(name);
+        let room = self.find(name, hash).unwrap_or_else(|| self.create(name, hash));
         let entry = &mut self.rooms[room as usize];
         entry.members.push(slot);
-        entry.by_format[format as usize] += 1;
+        entry.formats = entry.formats.with(format);
+        self.counts[room as usize].by_format[format as usize] += 1;
         (room, entry.members.len() as u32 - 1)
     }
 
@@ -105,7 +131,11 @@ impl Rooms {
     /// A room without members is gone, with whatever it had to send.
     pub(crate) fn leave(&mut self, room: u32, at: u32, format: Format, mut moved: impl FnMut(u32, u32)) {
         let entry = &mut self.rooms[room as usize];
-        entry.by_format[format as usize] -= 1;
+        let by_format = &mut self.counts[room as usize].by_format;
+        by_format[format as usize] -= 1;
+        if by_format[format as usize] == 0 {
+            entry.formats = entry.formats.without(format);
+        }
         let members = &mut entry.members;
         let last = members.len() as u32 - 1;
         let mut fill = |hole: u32, with: u32| {
@@ -126,26 +156,28 @@ impl Rooms {
         }
     }
 
-    /// Puts `run` behind what the room still has to send. Says when the room is to be served if nothing was under way.
-    pub(crate) fn push(&mut self, room: u32, run: Run) -> Option<Begin> {
+    /// Puts a run behind what its room still has to send, if the room is here. Says which that is and when it is to be
+    /// served, if nothing was under way.
+    pub(crate) fn push(&mut self, of_room: Arc<RoomRun>) -> Option<(u32, Begin)> {
+        let room = self.find(of_room.room.as_str(), of_room.room.hash())?;
         let entry = &mut self.rooms[room as usize];
         let idle = entry.activity == NONE;
         if idle {
             entry.activity = self.activities.take();
         }
-        self.backlog_bytes += run.packets.len();
-        self.activities.get_mut(entry.activity)?.push(run, entry.merge_ms);
+        self.backlog_bytes += of_room.run.packets.len();
+        self.activities.get_mut(entry.activity)?.push(of_room, entry.merge_ms);
         match (idle, entry.merge_ms) {
             (false, _) => None,
-            (true, 0) => Some(Begin::Now),
-            (true, window) => Some(Begin::After(window)),
+            (true, 0) => entry.take_turn().then_some((room, Begin::Now)),
+            (true, window) => Some((room, Begin::After(window))),
         }
     }
 
-    /// The room's merge window is over: what has come goes. False when the room has nothing (any more).
+    /// The room's merge window is over: what has come goes. True when the room is to be served.
     pub(crate) fn close_window(&mut self, room: u32) -> bool {
-        let Some(entry) = self.rooms.get(room as usize) else { return false };
-        self.activities.get_mut(entry.activity).is_some_and(Activity::close_window)
+        let Some(entry) = self.rooms.get_mut(room as usize) else { return false };
+        self.activities.get_mut(entry.activity).is_some_and(Activity::close_window) && entry.take_turn()
     }
 
     /// What the room has to send, and in `due` up to `most` members that are due it, whose turn this call is. Starts a
@@ -155,70 +187,77 @@ impl Rooms {
         room: u32,
         most: usize,
         block_bytes: usize,
-        build: impl FnOnce(&[Run], Formats) -> Block,
+        build: impl FnOnce(&[Arc<RoomRun>], Formats) -> Block,
         due: &mut Vec<u32>,
     ) -> Turn {
         let Some(entry) = self.rooms.get_mut(room as usize) else { return Turn::Over };
+        entry.has_turn = false;
         let Some(activity) = self.activities.get_mut(entry.activity) else { return Turn::Over };
-        let by_format = &entry.by_format;
-        let build = |runs: &[Run]| {
-            build(runs, Format::ALL.into_iter().filter(|format| by_format[*format as usize] > 0).collect())
-        };
-        match activity.serve(&entry.members, most, block_bytes, build, due) {
-            Served::Send { block, taken_bytes } => {
+        let formats = entry.formats;
+        let turn = match activity.serve(&entry.members, most, block_bytes, |runs| build(runs, formats), due) {
+            Served::Send { block, taken_bytes, goes_on } => {
                 self.backlog_bytes -= taken_bytes;
-                Turn::Send(block)
+                entry.has_turn = goes_on;
+                if goes_on { Turn::Send(block) } else { Turn::SendLast(block) }
             }
             Served::Wait => Turn::Wait(entry.merge_ms),
-            Served::Over => {
-                self.activities.give_back(entry.activity, Activity::cleared);
-                entry.activity = NONE;
-                Turn::Over
-            }
+            Served::Over => Turn::Over,
+        };
+        if matches!(turn, Turn::SendLast(_) | Turn::Over) {
+            self.activities.give_back(entry.activity, Activity::cleared);
+            entry.activity = NONE;
         }
+        turn
     }
 
     /// The tier's count of people in a room.
-    pub(crate) fn set_online(&mut self, name: &str, online: u32) {
-        if let Some(room) = self.find(name) {
-            self.rooms[room as usize].online_everywhere = online;
+    pub(crate) fn set_online(&mut self, room: &RoomName, online: u32) {
+        if let Some(room) = self.find(room.as_str(), room.hash()) {
+            self.counts[room as usize].online_everywhere = online;
         }
     }
 
-    fn create(&mut self, name: &str) -> u32 {
-        self.presence.enter(name);
+    fn find(&self, name: &str, hash: u64) -> Option<u32> {
+        self.by_name.find(hash, |room| self.rooms[*room as usize].name == name).copied()
+    }
+
+    fn create(&mut self, name: &str, hash: u64) -> u32 {
+        self.presence.enter(hash);
         let room = Room {
             name: name.into(),
-            members: Vec::new(),
-            by_format: [0; Format::ALL.len()],
-            online_everywhere: 0,
+            members: SmallVec::new(),
             activity: NONE,
             merge_ms: self.windows.of(name),
+            formats: Formats::default(),
+            has_turn: false,
         };
         let index = match self.free.pop() {
             Some(index) => {
-                self.rooms[index as usize] = room;
+                let entry = &mut self.rooms[index as usize];
+                *entry = Room { has_turn: entry.has_turn, ..room };
+                self.counts[index as usize] = Counts::default();
                 index
             }
             None => {
                 self.rooms.push(room);
+                self.counts.push(Counts::default());
                 self.rooms.len() as u32 - 1
             }
         };
-        let (rooms, hasher) = (&self.rooms, &self.hasher);
-        self.by_name.insert_unique(hasher.hash_one(name), index, |room| hasher.hash_one(&*rooms[*room as usize].name));
+        let (rooms, presence) = (&self.rooms, &self.presence);
+        self.by_name.insert_unique(hash, index, |room| presence.hash(&rooms[*room as usize].name));
         index
     }
 
     fn remove(&mut self, index: u32) {
-        let hash = self.hasher.hash_one(&*self.rooms[index as usize].name);
+        let room = &mut self.rooms[index as usize];
+        let hash = self.presence.hash(&room.name);
         if let Ok(found) = self.by_name.find_entry(hash, |room| *room == index) {
             found.remove();
         }
-        let room = &mut self.rooms[index as usize];
-        self.presence.leave(&room.name);
-        room.name = Box::default();
-        room.members = Vec::new();
+        self.presence.leave(hash);
+        room.name = CompactString::default();
+        room.members = SmallVec::new();
         let activity = std::mem::replace(&mut room.activity, NONE);
         let unsent = &mut self.backlog_bytes;
         self.activities.give_back(activity, |activity| {
@@ -230,14 +269,9 @@ impl Rooms {
 }
 
 impl Room {
-    /// Members on this shard.
-    pub(crate) fn members(&self) -> u32 {
-        self.members.len() as u32
-    }
-
-    /// People in the room: over all edges if the tier has said, else those of this shard.
-    pub(crate) fn online(&self) -> u32 {
-        self.online_everywhere.max(self.members())
+    /// False when its turn comes anyway: with two in a slice, a member would stand in it twice.
+    fn take_turn(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_turn, true)
     }
 }
 
@@ -248,16 +282,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::block::BlockPool;
+    use crate::block::{BlockPool, Run};
     use crate::shard::presence::Presence;
 
-    fn run(body: &str) -> Run {
-        let mut packets = Vec::new();
-        wire::goim::Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
-        Run { packets: packets.into(), count: 1, compressed: crate::compress::Compressed::default() }
-    }
-
     struct World {
+        presence: Presence,
         rooms: Rooms,
         pool: BlockPool,
         /// Position of each member, as connections would hold it.
@@ -271,14 +300,32 @@ mod tests {
 
         fn with_window(default_ms: u32) -> Self {
             let windows = MergeWindows { default_ms, ..MergeWindows::default() };
-            let presence = Presence::new(1, 100).of_shard(0);
-            Self { rooms: Rooms::new(windows, presence), pool: BlockPool::new(), at: BTreeMap::new() }
+            let presence = Presence::new(1, 100);
+            let rooms = Rooms::new(windows, presence.of_shard(0));
+            Self { presence, rooms, pool: BlockPool::new(), at: BTreeMap::new() }
         }
 
         fn join(&mut self, slot: u32) -> u32 {
-            let (room, at) = self.rooms.join("live://1", slot, Format::Goim);
+            self.join_room("live://1", slot)
+        }
+
+        fn join_room(&mut self, name: &str, slot: u32) -> u32 {
+            let (room, at) = self.rooms.join(name, slot, Format::Goim);
             self.at.insert(slot, at);
             room
+        }
+
+        /// Says when the room is to be served.
+        fn push(&mut self, body: &str) -> Option<Begin> {
+            self.push_to("live://1", body)
+        }
+
+        fn push_to(&mut self, name: &str, body: &str) -> Option<Begin> {
+            let mut packets = Vec::new();
+            wire::goim::Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
+            let run = Run { packets: packets.into(), count: 1, compressed: crate::compress::Compressed::default() };
+            let room = self.presence.name(name);
+            self.rooms.push(Arc::new(RoomRun { room, run })).map(|(_, begin)| begin)
         }
 
         fn leave(&mut self, room: u32, slot: u32) {
@@ -292,8 +339,9 @@ mod tests {
         fn slice(&mut self, room: u32, most: usize) -> Option<(u32, Vec<u32>)> {
             let mut due = Vec::new();
             let pool = &self.pool;
-            match self.rooms.next_turn(room, most, 1 << 20, |runs, b| pool.build(runs.iter(), b), &mut due) {
-                Turn::Send(block) => Some((block.count(), due)),
+            let build = |runs: &[Arc<RoomRun>], formats| pool.build(runs.iter().map(|of_room| &of_room.run), formats);
+            match self.rooms.next_turn(room, most, 1 << 20, build, &mut due) {
+                Turn::Send(block) | Turn::SendLast(block) => Some((block.count(), due)),
                 Turn::Wait(_) | Turn::Over => None,
             }
         }
@@ -304,27 +352,27 @@ mod tests {
         let mut world = World::new();
         let room = world.join(0);
         world.join(1);
-        assert_eq!(world.rooms.push(room, run("a")), Some(Begin::Now), "idle before");
+        assert_eq!(world.push("a"), Some(Begin::Now), "idle before");
         assert_eq!(world.slice(room, 1), Some((1, vec![0])));
-        assert_eq!((world.rooms.push(room, run("b")), world.rooms.push(room, run("c"))), (None, None));
+        assert_eq!((world.push("b"), world.push("c")), (None, None));
         assert_eq!(world.slice(room, 9), Some((1, vec![1])));
         assert_eq!(world.slice(room, 9), Some((2, vec![0, 1])), "b and c in one block");
         assert_eq!(world.rooms.backlog_bytes(), 0);
         assert_eq!(world.slice(room, 9), None);
-        assert_eq!(world.rooms.push(room, run("d")), Some(Begin::Now), "idle again");
+        assert_eq!(world.push("d"), Some(Begin::Now), "idle again");
     }
 
     #[test]
     fn what_comes_within_a_merge_window_goes_together() {
         let mut world = World::with_window(100);
         let room = world.join(0);
-        assert_eq!(world.rooms.push(room, run("a")), Some(Begin::After(100)));
-        assert_eq!(world.rooms.push(room, run("b")), None);
+        assert_eq!(world.push("a"), Some(Begin::After(100)));
+        assert_eq!(world.push("b"), None);
         assert_eq!(world.slice(room, 9), None, "the window is open");
         assert!(world.rooms.close_window(room));
         assert_eq!(world.slice(room, 9), Some((2, vec![0])));
-        world.rooms.push(room, run("c"));
-        let over = |_: &[Run], _: Formats| unreachable!("nothing is ready");
+        world.push("c");
+        let over = |_: &[Arc<RoomRun>], _: Formats| unreachable!("nothing is ready");
         assert!(matches!(world.rooms.next_turn(room, 9, 100, over, &mut Vec::new()), Turn::Wait(100)));
         assert!(world.rooms.close_window(room));
         assert_eq!(world.slice(room, 9), Some((1, vec![0])));
@@ -336,11 +384,35 @@ mod tests {
     fn an_empty_room_is_gone_with_what_it_had_to_send() {
         let mut world = World::new();
         let room = world.join(0);
-        world.rooms.push(room, run("a"));
+        world.push("a");
         world.leave(room, 0);
         assert_eq!((world.rooms.len(), world.rooms.backlog_bytes()), (0, 0));
-        assert_eq!(world.rooms.find("live://1"), None);
+        assert_eq!(world.push("b"), None);
         assert_eq!(world.slice(room, 9), None);
+    }
+
+    #[test]
+    fn a_room_in_the_place_of_one_that_went_has_the_turn_of_that_one_and_no_second() {
+        let mut world = World::new();
+        let room = world.join(0);
+        assert_eq!(world.push("a"), Some(Begin::Now));
+        world.leave(room, 0);
+        assert_eq!(world.join_room("live://2", 1), room);
+        assert_eq!(world.push_to("live://2", "b"), None);
+        assert_eq!(world.slice(room, 9), Some((1, vec![1])));
+        assert_eq!(world.push_to("live://2", "c"), Some(Begin::Now));
+    }
+
+    #[test]
+    fn a_long_name_and_many_members_are_as_good_as_a_few() {
+        let mut world = World::new();
+        let name = "live://".repeat(20);
+        let rooms: BTreeSet<u32> = (0..50).map(|slot| world.join_room(&name, slot)).collect();
+        assert_eq!(rooms.len(), 1);
+        let room = rooms.into_iter().next().unwrap();
+        assert_eq!((world.rooms.name(room), world.rooms.online(room)), (&*name, 50));
+        assert_eq!(world.push_to(&name, "a"), Some(Begin::Now));
+        assert_eq!(world.slice(room, 99), Some((1, (0..50).collect())));
     }
 
     #[derive(Debug, Clone)]
@@ -370,7 +442,7 @@ mod tests {
             // Keeps the room alive, so that its index stays.
             let anchor = 1_000;
             world.join(anchor);
-            world.rooms.push(room, run("a"));
+            world.push("a");
             let mut served = BTreeMap::<u32, u32>::new();
             let mut stayed: BTreeSet<u32> = (0..start).chain([anchor]).collect();
             let mut newcomers = BTreeSet::new();
@@ -400,7 +472,7 @@ mod tests {
                     }
                 }
                 for (slot, at) in &world.at {
-                    prop_assert_eq!(world.rooms.get(room).members[*at as usize], *slot);
+                    prop_assert_eq!(world.rooms.rooms[room as usize].members[*at as usize], *slot);
                 }
             }
             while let Some((_, due)) = world.slice(room, 3) {

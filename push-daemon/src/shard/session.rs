@@ -282,7 +282,7 @@ impl Shard {
                 place: self.place(slot),
                 mid: conn.mid,
                 key: self.own_keys.of(slot).map(Into::into),
-                room: (conn.room != NONE).then(|| self.rooms.get(conn.room).name.clone()),
+                room: (conn.room != NONE).then(|| self.rooms.name(conn.room).into()),
                 platform: self.platforms.name(conn.platform).into(),
                 address: self.address(slot),
             };

@@ -3,11 +3,14 @@
 //!
 //! Nothing in the daemon uses it; the tables, and what walks over them, are the daemon's own.
 
+use std::sync::Arc;
+
 use super::activity::MergeWindows;
 use super::clock::Tick;
 use super::conn::{Connections, Manner, NONE, Phase};
 use super::egress::view_of;
-use super::presence::Presence;
+use super::order::RoomRun;
+use super::presence::{Presence, RoomName};
 use super::rooms::{Rooms, Turn};
 use crate::block::{BlockPool, Run};
 use crate::format::Format;
@@ -35,6 +38,7 @@ pub struct Tables {
     connections: Connections,
     rooms: Rooms,
     room: u32,
+    name: RoomName,
     blocks: BlockPool,
     due: Vec<u32>,
 }
@@ -44,7 +48,9 @@ impl Tables {
     #[must_use]
     pub fn with_room_of(members: u32, order: MemberOrder) -> Self {
         let mut connections = Connections::with_capacity(members);
-        let mut rooms = Rooms::new(MergeWindows::default(), Presence::new(1, members).of_shard(0));
+        let presence = Presence::new(1, members);
+        let name = presence.name("live://1");
+        let mut rooms = Rooms::new(MergeWindows::default(), presence.of_shard(0));
         for _ in 0..members {
             let slot = connections.occupy(None, Manner::new(false), Tick(0));
             connections[slot].phase = Phase::Joined;
@@ -56,22 +62,22 @@ impl Tables {
         }
         let mut room = NONE;
         for slot in slots {
-            let (joined, at) = rooms.join("live://1", slot, Format::Goim);
+            let (joined, at) = rooms.join(name.as_str(), slot, Format::Goim);
             (connections[slot].room, connections[slot].room_at) = (joined, at);
             room = joined;
         }
-        Self { connections, rooms, room, blocks: BlockPool::new(), due: Vec::new() }
+        Self { connections, rooms, room, name, blocks: BlockPool::new(), due: Vec::new() }
     }
 
     /// One round with `run`: finds every member and what it would be sent. Gives how many there are.
     pub fn round(&mut self, run: &Run) -> u32 {
-        self.rooms.push(self.room, run.clone());
+        self.rooms.push(Arc::new(RoomRun { room: self.name.clone(), run: run.clone() }));
         let mut found = 0;
         loop {
             let blocks = &self.blocks;
-            let build = |runs: &[Run], formats| blocks.build(runs.iter(), formats);
+            let build = |runs: &[Arc<RoomRun>], formats| blocks.build(runs.iter().map(|of_room| &of_room.run), formats);
             let turn = self.rooms.next_turn(self.room, SLICE, BLOCK_BYTES, build, &mut self.due);
-            let Turn::Send(block) = turn else { return found };
+            let (Turn::Send(block) | Turn::SendLast(block)) = turn else { return found };
             for slot in self.due.drain(..) {
                 let Some(conn) = self.connections.get(slot).filter(|conn| conn.phase == Phase::Joined) else {
                     continue;

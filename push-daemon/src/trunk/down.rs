@@ -17,7 +17,7 @@ use crate::block::Run;
 use crate::compress::{Compressed, compress};
 use crate::format::Format;
 use crate::shard::counters::{Counter, Counters};
-use crate::shard::order::{Admitted, Delivery, OperationRun, Order, Refusal};
+use crate::shard::order::{Admitted, Delivery, OperationRun, Order, Refusal, RoomRun};
 
 impl Hub {
     pub(super) async fn frame(&mut self, index: usize, body: tier_frame::Body) {
@@ -126,12 +126,13 @@ impl Hub {
 
     /// To the shards that have members; in most there is none of a small room.
     async fn deliver_to_room(&mut self, room: String, packets: Bytes, count: u32) {
+        let room = self.presence.name(room);
         let mut there = std::mem::take(&mut self.there);
         self.presence.shards(&room, &mut there);
         if !there.is_empty() {
-            let delivery = Arc::new(Delivery::Room(room.into(), self.run(packets, count)));
+            let of_room = Arc::new(RoomRun { room, run: self.run(packets, count) });
             for shard in there.drain(..) {
-                self.give(shard, Order::Deliver(Arc::clone(&delivery))).await;
+                self.give(shard, Order::DeliverToRoom(Arc::clone(&of_room))).await;
             }
         }
         self.there = there;
@@ -202,7 +203,8 @@ impl Hub {
     }
 
     async fn room_counts(&mut self, counts: RoomCounts) {
-        let counts: Arc<[_]> = counts.rooms.into_iter().map(|room| (room.room.into(), room.online)).collect();
+        let counts = counts.rooms.into_iter().map(|room| (self.presence.name(room.room), room.online));
+        let counts: Arc<[_]> = counts.collect();
         for shard in 0..self.shards.len() {
             self.give(shard, Order::RoomCounts(Arc::clone(&counts))).await;
         }
