@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use push_daemon::block::{BlockPool, Run};
+use push_daemon::block::{Audience, BlockPool, Run};
 use push_daemon::compress::Compressed;
 use push_daemon::format::{Format, Formats};
 use push_daemon::shard::tables::{MemberOrder, Tables};
@@ -51,10 +51,11 @@ fn block(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("block");
     let pool = BlockPool::new();
     let formats: Formats = [Format::Goim].into_iter().collect();
-    for merged in [1, 20] {
+    for (merged, receivers) in [(1, 1), (1, 1_000), (20, 1_000)] {
         let runs = vec![run(); merged];
-        group.bench_function(BenchmarkId::new("of runs", merged), |bencher| {
-            bencher.iter(|| pool.build(runs.iter(), formats));
+        let audience = Audience { formats, receivers };
+        group.bench_function(BenchmarkId::new(format!("of {merged}, for"), receivers), |bencher| {
+            bencher.iter(|| pool.build(runs.iter(), audience));
         });
     }
     group.finish();

@@ -26,6 +26,9 @@ use crate::buffers::Buffers;
 use crate::compress::{Compressed, put_plain};
 use crate::format::{Format, Formats};
 
+/// To so many receivers, a block is soon sent whole.
+const A_FEW: usize = 16;
+
 /// Space before the packets.
 const PREFIX_BYTES: usize = MAX_SERVER_HEADER_BYTES + HEADER_BYTES;
 
@@ -49,6 +52,15 @@ pub struct Run {
     pub compressed: Compressed,
 }
 
+/// Whom a block is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Audience {
+    /// What they take.
+    pub formats: Formats,
+    /// How many they are.
+    pub receivers: usize,
+}
+
 /// Where blocks get their memory. One per shard: it stays on its thread.
 pub struct BlockPool {
     /// Borrowed for the time that one format of a block is put together, which asks for no other.
@@ -61,6 +73,8 @@ pub struct Block {
     /// By the number of the format.
     formats: [Option<Framed>; Format::ALL.len()],
     count: u32,
+    /// It shares its memory with other blocks.
+    for_a_few: bool,
 }
 
 /// Packets behind a WebSocket prefix.
@@ -80,26 +94,25 @@ impl BlockPool {
 
     /// Puts `runs` together, in order, in the formats that somebody needs.
     #[must_use]
-    pub fn build<'a>(&self, runs: impl Iterator<Item = &'a Run> + Clone, formats: Formats) -> Block {
+    pub fn build<'a>(&self, runs: impl Iterator<Item = &'a Run> + Clone, audience: Audience) -> Block {
+        let for_a_few = audience.receivers <= A_FEW;
         let count = runs.clone().map(|run| run.count).sum();
         // No format is longer: headers are of one length, and a compressed form that is not shorter is not made.
         let most_bytes = runs.clone().map(|run| run.packets.len()).sum();
         let formats = Format::ALL.map(|format| {
-            formats.has(format).then(|| {
+            audience.formats.has(format).then(|| {
                 // Bilibili's clients loop over the packets of a message themselves; there is no raw header.
-                self.framed(most_bytes, format == Format::Goim && count > 1, |buffer| {
-                    for run in runs.clone() {
-                        put(run, format, buffer);
-                    }
-                })
+                let raw_header = format == Format::Goim && count > 1;
+                let fill = |buffer: &mut BytesMut| runs.clone().for_each(|run| put(run, format, buffer));
+                self.framed(most_bytes, for_a_few, raw_header, fill)
             })
         });
-        Block { formats, count }
+        Block { formats, count, for_a_few }
     }
 
-    fn framed(&self, most_bytes: usize, raw_header: bool, fill: impl FnOnce(&mut BytesMut)) -> Framed {
+    fn framed(&self, most_bytes: usize, for_a_few: bool, raw_header: bool, fill: impl FnOnce(&mut BytesMut)) -> Framed {
         let mut websocket_at = PREFIX_BYTES;
-        let buffer = self.buffers.borrow_mut().lend(PREFIX_BYTES + most_bytes, |buffer| {
+        let frame = |buffer: &mut BytesMut| {
             buffer.put_bytes(0, PREFIX_BYTES);
             fill(buffer);
             let packets_bytes = buffer.len() - PREFIX_BYTES;
@@ -113,7 +126,10 @@ impl BlockPool {
             let length = encode_header(Opcode::Binary, buffer.len() - at, &mut frame_header);
             websocket_at = at - length;
             buffer[websocket_at..at].copy_from_slice(&frame_header[..length]);
-        });
+        };
+        let mut buffers = self.buffers.borrow_mut();
+        let bytes = PREFIX_BYTES + most_bytes;
+        let buffer = if for_a_few { buffers.lend_part(bytes, frame) } else { buffers.lend(bytes, frame) };
         Framed { buffer, websocket_at }
     }
 }
@@ -153,11 +169,12 @@ impl Block {
         Some(&framed.buffer[at..])
     }
 
-    /// A handle on the rest of a view, from `sent` on, that keeps the block alive.
+    /// The rest of a view, from `sent` on: a handle that keeps the block alive, or a copy if that would keep others too.
     #[must_use]
     pub fn rest(&self, view: View, sent: usize) -> Option<Bytes> {
         let (framed, at) = self.locate(view)?;
-        Some(framed.buffer.slice(at + sent..))
+        let rest = at + sent..;
+        Some(if self.for_a_few { Bytes::copy_from_slice(&framed.buffer[rest]) } else { framed.buffer.slice(rest) })
     }
 
     fn locate(&self, view: View) -> Option<(&Framed, usize)> {
@@ -185,8 +202,8 @@ mod tests {
     const BILIBILI: View = View { format: Format::Bilibili, websocket: false };
     const BILIBILI_WEBSOCKET: View = View { format: Format::Bilibili, websocket: true };
 
-    fn formats(formats: &[Format]) -> Formats {
-        formats.iter().copied().collect()
+    fn many(formats: &[Format]) -> Audience {
+        Audience { formats: formats.iter().copied().collect(), receivers: 1_000 }
     }
 
     fn bodies(bytes: &[u8]) -> Vec<(i32, i16, String)> {
@@ -198,7 +215,7 @@ mod tests {
 
     #[test]
     fn one_packet_goes_to_a_websocket_without_a_raw_header() {
-        let block = BlockPool::new().build([run(1000, &["hello"])].iter(), formats(&[Format::Goim]));
+        let block = BlockPool::new().build([run(1000, &["hello"])].iter(), many(&[Format::Goim]));
         assert_eq!(block.view(GOIM_WEBSOCKET).unwrap()[..2], [0x82, 21]);
         assert_eq!(bodies(&block.view(GOIM_WEBSOCKET).unwrap()[2..]), [(1000, 1, "hello".to_owned())]);
         assert_eq!(bodies(block.view(GOIM).unwrap()), [(1000, 1, "hello".to_owned())]);
@@ -208,7 +225,7 @@ mod tests {
     #[test]
     fn several_packets_go_to_a_websocket_behind_a_raw_header_and_to_tcp_without() {
         let runs = [run(1000, &["a", "b"]), run(1001, &["c"])];
-        let block = BlockPool::new().build(runs.iter(), formats(&[Format::Goim, Format::Bilibili]));
+        let block = BlockPool::new().build(runs.iter(), many(&[Format::Goim, Format::Bilibili]));
         assert_eq!(block.count(), 3);
         let all = [(1000, 1, "a".to_owned()), (1000, 1, "b".to_owned()), (1001, 1, "c".to_owned())];
         assert_eq!(bodies(block.view(GOIM).unwrap()), all);
@@ -227,7 +244,7 @@ mod tests {
         let mut first = run(1000, &["a"]);
         first.compressed.zlib = Some(Bytes::from_static(b"zlib"));
         let runs = [first, run(1000, &["b"])];
-        let block = BlockPool::new().build(runs.iter(), formats(&[Format::Zlib]));
+        let block = BlockPool::new().build(runs.iter(), many(&[Format::Zlib]));
         let view = block.view(View { format: Format::Zlib, websocket: false }).unwrap();
         assert_eq!(&view[..4], b"zlib");
         assert_eq!(bodies(&view[4..]), [(5, 0, "b".to_owned())]);
@@ -237,9 +254,23 @@ mod tests {
     #[test]
     fn a_rest_outlives_the_block() {
         let pool = BlockPool::new();
-        let block = pool.build([run(1000, &["hello"])].iter(), formats(&[Format::Goim]));
+        let block = pool.build([run(1000, &["hello"])].iter(), many(&[Format::Goim]));
         let rest = block.rest(GOIM, 18).unwrap();
+        assert!(block.view(GOIM).unwrap().as_ptr_range().contains(&rest.as_ptr()), "a handle, not a copy");
         drop((block, pool));
         assert_eq!(&rest[..], b"llo");
+    }
+
+    #[test]
+    fn what_one_of_a_few_is_owed_keeps_no_other_block() {
+        let pool = BlockPool::new();
+        let few = Audience { receivers: 2, ..many(&[Format::Goim]) };
+        let block = pool.build([run(1000, &["hello"])].iter(), few);
+        let rest = block.rest(GOIM, 18).unwrap();
+        assert!(!block.view(GOIM).unwrap().as_ptr_range().contains(&rest.as_ptr()));
+        assert_eq!(&rest[..], b"llo");
+        let next = pool.build([run(1000, &["again"])].iter(), few);
+        assert_eq!(block.view(GOIM).unwrap()[16..], *b"hello", "beside it in memory, not over it");
+        assert_eq!(next.view(GOIM_WEBSOCKET).map(<[u8]>::len), block.view(GOIM_WEBSOCKET).map(<[u8]>::len));
     }
 }

@@ -7,6 +7,9 @@
 //!
 //! Buffers come in sizes of powers of two, so what a slow client owes pins at most twice its bytes.
 //!
+//! Short blocks for a few receivers are lent parts of one buffer: thousands of them a second would each touch memory that
+//! has not been looked at for long. Whoever keeps a part for longer keeps a copy of it, or it would pin all of the buffer.
+//!
 //! It belongs to one shard; nothing here is atomic but the counts inside `bytes`.
 
 use std::collections::VecDeque;
@@ -29,17 +32,25 @@ const LOOKS: usize = 4;
 /// let go: it is freed when it has been sent.
 const KEPT_BYTES: usize = 2 << 20;
 
+/// The size of a buffer that is lent in parts, as a power of two: 16 KiB.
+const SHARED_SIZE_LOG2: u32 = 14;
+
+/// The longest part of one.
+const MAX_PART_BYTES: usize = 512;
+
 /// Buffers by size.
 pub(crate) struct Buffers {
     /// By the power of two of their size. The longest lent stands in front.
     sizes: [VecDeque<Bytes>; SIZES],
     /// Bytes of all of them. Invariant: at most [`KEPT_BYTES`].
     kept_bytes: usize,
+    /// What is left of the buffer that is being lent in parts.
+    open: BytesMut,
 }
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        Self { sizes: [const { VecDeque::new() }; SIZES], kept_bytes: 0 }
+        Self { sizes: [const { VecDeque::new() }; SIZES], kept_bytes: 0, open: BytesMut::new() }
     }
 
     /// Lends a buffer that `fill`, which finds it empty, has put at most `bytes` into.
@@ -54,6 +65,25 @@ impl Buffers {
         let lent = buffer.freeze();
         self.keep(size, lent.clone());
         lent
+    }
+
+    /// Lends as [`Self::lend`] does, but if `bytes` are few, a part of a buffer that others have parts of.
+    pub(crate) fn lend_part(&mut self, bytes: usize, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
+        if bytes > MAX_PART_BYTES {
+            return self.lend(bytes, fill);
+        }
+        let size = (SHARED_SIZE_LOG2 - MIN_SIZE_LOG2) as usize;
+        let is_first = self.open.capacity() < bytes;
+        if is_first {
+            self.open = self.take(size);
+        }
+        fill(&mut self.open);
+        let part = self.open.split().freeze();
+        if is_first {
+            // Alone with the memory, the first part's handle gives all of it back.
+            self.keep(size, part.clone());
+        }
+        part
     }
 
     /// An empty buffer: one that nobody else has a handle on, or a new one.
@@ -129,6 +159,26 @@ mod tests {
         let long = lend(&mut buffers, 60_000).as_ptr_range();
         let short = lend(&mut buffers, 60);
         assert!(!long.contains(&short.as_ptr()), "it took the long one");
+    }
+
+    #[test]
+    fn parts_are_of_one_buffer_which_is_lent_again_when_all_are_gone() {
+        let mut buffers = Buffers::new();
+        let part = |buffers: &mut Buffers| buffers.lend_part(100, |buffer| buffer.put_bytes(7, 100));
+        let in_one = (1 << SHARED_SIZE_LOG2) / 100;
+        let mut parts: Vec<Bytes> = (0..in_one).map(|_| part(&mut buffers)).collect();
+        let first = parts[0].as_ptr();
+        assert!(parts.iter().zip(0..).all(|(part, index)| part.as_ptr() == first.wrapping_add(100 * index)));
+        assert!(parts.iter().all(|part| part[..] == [7; 100]));
+        let held = parts.split_off(in_one - 1);
+        drop(parts);
+        let others: Vec<Bytes> = (0..in_one).map(|_| part(&mut buffers)).collect();
+        assert_ne!(others[0].as_ptr(), first, "somebody still holds a part");
+        drop(held);
+        assert_eq!(part(&mut buffers).as_ptr(), first);
+        assert_eq!(buffers.kept_bytes, 2 << SHARED_SIZE_LOG2);
+        assert_eq!(buffers.lend_part(1_000, |buffer| buffer.put_bytes(7, 1_000)).len(), 1_000, "too long for a part");
+        drop(others);
     }
 
     #[test]

@@ -60,6 +60,25 @@ pub(crate) fn defer_accept(listener: &Socket, seconds: libc::c_int) -> io::Resul
     })
 }
 
+/// Has a TCP socket tell of what it received only when there are so many bytes, or its peer is done (tcp(7), SO_RCVLOWAT).
+/// If there are so many already, it tells at once.
+///
+/// # Errors
+/// `setsockopt` failed.
+pub(crate) fn tell_of_received(socket: impl AsFd, bytes: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&bytes) as libc::socklen_t;
+    // SAFETY: the option takes an int, which lives through the call; the descriptor is borrowed for its time.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            length,
+        )
+    })
+}
+
 /// Gives the kernel back what the allocator has free, which it otherwise keeps for good (malloc_trim(3)). Threads that
 /// allocate meanwhile wait for some milliseconds.
 pub(crate) fn give_heap_back() {
@@ -78,6 +97,19 @@ pub(crate) fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u32> {
     // outlives the call; the descriptor is borrowed for its time.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
     Ok(bytes.unsigned_abs())
+}
+
+/// Has the CPU fetch what is about to be read, while the caller does something else.
+#[inline]
+pub(crate) fn prefetch<T>(soon: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint. It reads nothing that a program could see, and the address is that of a reference.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(soon).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _unused = soon;
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::clock::Tick;
 use crate::format::Format;
+use crate::sys::prefetch;
 
 /// Marks the absence of an index.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -172,6 +173,13 @@ impl Connections {
     /// The connection in `slot`, if there is one.
     pub(crate) fn get(&self, slot: u32) -> Option<&Conn> {
         self.slots.get(slot as usize).filter(|conn| conn.phase != Phase::Free)
+    }
+
+    /// The connection in `slot` will be read soon.
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(conn) = self.slots.get(slot as usize) {
+            prefetch(conn);
+        }
     }
 
     /// The connection that was in `slot` when somebody noted `generation`, if it is still there.

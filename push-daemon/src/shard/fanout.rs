@@ -15,7 +15,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::order::{Delivery, OperationRun, RoomRun};
 use super::rooms::{Begin, Turn};
-use crate::block::{Block, Run};
+use crate::block::{Audience, Block, Run};
 
 /// Passing over a connection that does not accept the operation costs about this part of a send.
 const SCANS_PER_SEND: usize = 32;
@@ -75,7 +75,11 @@ impl Shard {
     /// Starts on packets for a room that the trunk brought.
     pub(crate) fn begin_in_room(&mut self, run: Arc<RoomRun>) {
         match self.rooms.push(run) {
-            Some((room, Begin::Now)) => self.rounds.push_back(Round::Room(room)),
+            Some((room, Begin::Now)) => {
+                // The other orders of this turn come first: time enough to have them from memory.
+                self.rooms.first_members(room).iter().for_each(|slot| self.connections.prefetch(*slot));
+                self.rounds.push_back(Round::Room(room));
+            }
             Some((room, Begin::After(window_ms))) => self.open_window(room, window_ms),
             None => {}
         }
@@ -124,7 +128,8 @@ impl Shard {
                 slots.iter().filter(|slot| self.accepts.accepts(self.connections[**slot].accepts, run.operation)),
             );
             if !due.is_empty() {
-                let block = self.blocks.build(std::iter::once(&run.run), formats);
+                let audience = Audience { formats, receivers: due.len() };
+                let block = self.blocks.build(std::iter::once(&run.run), audience);
                 self.deliver(&due, block);
                 due.clear();
             }
@@ -182,7 +187,7 @@ impl Shard {
     fn serve_room(&mut self, room: u32, most: usize) -> (usize, bool) {
         let mut due = std::mem::take(&mut self.due);
         let blocks = &self.blocks;
-        let build = |runs: &[Arc<RoomRun>], formats| blocks.build(runs.iter().map(|of_room| &of_room.run), formats);
+        let build = |runs: &[Arc<RoomRun>], to| blocks.build(runs.iter().map(|of_room| &of_room.run), to);
         let turn = self.rooms.next_turn(room, most, self.block_bytes, build, &mut due);
         let served = due.len();
         let goes_on = matches!(turn, Turn::Send(_));
@@ -267,8 +272,8 @@ impl Shard {
             everyone.merging.push(next.run);
         }
         everyone.backlog_bytes -= bytes;
-        let formats = self.formats();
-        let block = self.blocks.build(self.everyone.merging.iter(), formats);
+        let audience = Audience { formats: self.formats(), receivers: self.joined as usize };
+        let block = self.blocks.build(self.everyone.merging.iter(), audience);
         self.everyone.merging.clear();
         Some(Walk { block, operation, next: 0, end: self.connections.end(), speed, began: self.now, served: 0 })
     }

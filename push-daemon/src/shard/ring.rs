@@ -220,9 +220,9 @@ mod tests {
 
     use super::super::send::Piece;
     use super::*;
-    use crate::block::{BlockPool, Run, View};
+    use crate::block::{Audience, BlockPool, Run, View};
     use crate::compress::Compressed;
-    use crate::format::{Format, Formats};
+    use crate::format::Format;
 
     /// Sends until nothing has been taken for a while: what the other end holds comes to be acknowledged in its own time.
     fn fill(socket: &mut TcpStream) {
@@ -258,8 +258,8 @@ mod tests {
     fn slice(ours: &[TcpStream; 3]) -> (Pieces, Vec<Outgoing>) {
         let packets = vec![7; 20].into();
         let run = Run { packets, count: 1, compressed: Compressed::default() };
-        let formats: Formats = [Format::Goim].into_iter().collect();
-        let blocks = vec![BlockPool::new().build([run].iter(), formats)];
+        let audience = Audience { formats: [Format::Goim].into_iter().collect(), receivers: 9 };
+        let blocks = vec![BlockPool::new().build([run].iter(), audience)];
         let piece = Piece::Block(0, View { format: Format::Goim, websocket: false });
         let sockets = ours.iter().map(AsRawFd::as_raw_fd).cycle().take(9);
         let outgoing = |(slot, socket)| Outgoing { slot, socket, piece, outcome: Outcome::NoMemory };

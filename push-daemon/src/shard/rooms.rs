@@ -12,7 +12,7 @@ use super::activity::{Activity, MergeWindows, Served};
 use super::conn::{NONE, Side};
 use super::order::RoomRun;
 use super::presence::{OwnPresence, RoomName};
-use crate::block::Block;
+use crate::block::{Audience, Block};
 use crate::format::{Format, Formats};
 
 /// Members that stand in the room itself. Rooms of a few have one or two on each shard.
@@ -174,6 +174,12 @@ impl Rooms {
         }
     }
 
+    /// The first members of a room: all of them if they are a few.
+    pub(crate) fn first_members(&self, room: u32) -> &[u32] {
+        let members = &self.rooms[room as usize].members;
+        &members[..members.len().min(MEMBERS_IN_PLACE)]
+    }
+
     /// The room's merge window is over: what has come goes. True when the room is to be served.
     pub(crate) fn close_window(&mut self, room: u32) -> bool {
         let Some(entry) = self.rooms.get_mut(room as usize) else { return false };
@@ -187,14 +193,14 @@ impl Rooms {
         room: u32,
         most: usize,
         block_bytes: usize,
-        build: impl FnOnce(&[Arc<RoomRun>], Formats) -> Block,
+        build: impl FnOnce(&[Arc<RoomRun>], Audience) -> Block,
         due: &mut Vec<u32>,
     ) -> Turn {
         let Some(entry) = self.rooms.get_mut(room as usize) else { return Turn::Over };
         entry.has_turn = false;
         let Some(activity) = self.activities.get_mut(entry.activity) else { return Turn::Over };
-        let formats = entry.formats;
-        let turn = match activity.serve(&entry.members, most, block_bytes, |runs| build(runs, formats), due) {
+        let audience = Audience { formats: entry.formats, receivers: entry.members.len() };
+        let turn = match activity.serve(&entry.members, most, block_bytes, |runs| build(runs, audience), due) {
             Served::Send { block, taken_bytes, goes_on } => {
                 self.backlog_bytes -= taken_bytes;
                 entry.has_turn = goes_on;
@@ -339,7 +345,7 @@ mod tests {
         fn slice(&mut self, room: u32, most: usize) -> Option<(u32, Vec<u32>)> {
             let mut due = Vec::new();
             let pool = &self.pool;
-            let build = |runs: &[Arc<RoomRun>], formats| pool.build(runs.iter().map(|of_room| &of_room.run), formats);
+            let build = |runs: &[Arc<RoomRun>], to| pool.build(runs.iter().map(|of_room| &of_room.run), to);
             match self.rooms.next_turn(room, most, 1 << 20, build, &mut due) {
                 Turn::Send(block) | Turn::SendLast(block) => Some((block.count(), due)),
                 Turn::Wait(_) | Turn::Over => None,
@@ -372,7 +378,7 @@ mod tests {
         assert!(world.rooms.close_window(room));
         assert_eq!(world.slice(room, 9), Some((2, vec![0])));
         world.push("c");
-        let over = |_: &[Arc<RoomRun>], _: Formats| unreachable!("nothing is ready");
+        let over = |_: &[Arc<RoomRun>], _: Audience| unreachable!("nothing is ready");
         assert!(matches!(world.rooms.next_turn(room, 9, 100, over, &mut Vec::new()), Turn::Wait(100)));
         assert!(world.rooms.close_window(room));
         assert_eq!(world.slice(room, 9), Some((1, vec![0])));

@@ -75,7 +75,7 @@ impl Tables {
         let mut found = 0;
         loop {
             let blocks = &self.blocks;
-            let build = |runs: &[Arc<RoomRun>], formats| blocks.build(runs.iter().map(|of_room| &of_room.run), formats);
+            let build = |runs: &[Arc<RoomRun>], to| blocks.build(runs.iter().map(|of_room| &of_room.run), to);
             let turn = self.rooms.next_turn(self.room, SLICE, BLOCK_BYTES, build, &mut self.due);
             let (Turn::Send(block) | Turn::SendLast(block)) = turn else { return found };
             for slot in self.due.drain(..) {

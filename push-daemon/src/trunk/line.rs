@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sys::tell_of_received;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,6 +26,9 @@ const WRITE_QUEUE: usize = 256;
 
 /// Space for one read; a frame that is longer grows the buffer up to the format's limit.
 const READ_BYTES: usize = 64 * 1024;
+
+/// While frames gather, the socket wakes nobody for less than this.
+const GATHERED_BYTES: i32 = 64 * 1024;
 
 /// Longest batch of frames whose memory is kept for the next.
 const KEPT_BYTES: usize = 16 * 1024;
@@ -206,6 +210,17 @@ impl Reader {
         if read == 0 { Err(LineError::Closed) } else { Ok(()) }
     }
 
+    /// Lets frames gather until `moment`. The runtime is told of each segment that comes, whether or not anybody waits for
+    /// it, which would cost more than the frames: so the socket is told not to.
+    async fn gather_until(&mut self, moment: Instant) -> Result<(), LineError> {
+        if moment > Instant::now() {
+            tell_of_received(self.socket.as_ref(), GATHERED_BYTES)?;
+            sleep_until(moment).await;
+            tell_of_received(self.socket.as_ref(), 1)?;
+        }
+        Ok(())
+    }
+
     async fn first(&mut self) -> Result<tier_frame::Body, LineError> {
         loop {
             if let Some(body) = self.whole()? {
@@ -236,8 +251,10 @@ async fn read(
 ) -> LineError {
     let mut next = Instant::now();
     loop {
-        if !reader.full {
-            sleep_until(next).await;
+        if !reader.full
+            && let Err(error) = reader.gather_until(next).await
+        {
+            return error;
         }
         let mut bodies = match timeout(dead_after, reader.several()).await {
             Ok(Ok(bodies)) => bodies,
