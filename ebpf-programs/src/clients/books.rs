@@ -1,7 +1,7 @@
 //! Message numbers: what was due, what came, and how long it took.
 
-use abi::clients::{Broadcast, Client, Count, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state};
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use abi::clients::{Broadcast, Client, Count, LAST_BEHIND_NS, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state};
+use aya_ebpf::bindings::BPF_NOEXIST;
 
 use crate::maps::{BROADCASTS, HEARD_FROM, HEARD_RUN, count, count_delay};
 
@@ -51,9 +51,9 @@ pub fn is_of_run(script: &Script, run: u32) -> bool {
     HEARD_RUN.get_ptr(0).is_some_and(|heard| unsafe { *heard } == run)
 }
 
-/// Enters the message of `stream` whose number and time stand in the client's state.
+/// Enters the message of `stream` whose number and time stand in the client's state, received at `now_ns`.
 #[inline(always)]
-pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Client) {
+pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Client, now_ns: u64) {
     let is_owed = !state::is_astray(client.state);
     let columns = if is_owed { OWED } else { ASTRAY };
     let phase = (script.phase << mark::PHASE_SHIFT) as u8;
@@ -101,12 +101,13 @@ pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Clie
     if !is_owed {
         return;
     }
-    // SAFETY: the helper reads a clock.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
     count_delay(delay_bucket(now_ns.saturating_sub(client.sent_ns)));
     if let Some(broadcast) = BROADCASTS.get_ptr_mut(broadcast_index(script.streams, stream, number)) {
         // SAFETY: the pointer is into a live map value. Of two CPUs that write it at once, one may be behind by as much as
         // that takes.
-        unsafe { *broadcast = Broadcast { sent_ns: client.sent_ns, last_ns: now_ns } };
+        let broadcast = unsafe { &mut *broadcast };
+        if now_ns > broadcast.last_ns + LAST_BEHIND_NS {
+            *broadcast = Broadcast { sent_ns: client.sent_ns, last_ns: now_ns };
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
 //! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
 //! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes reach the kernel ·
-//! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `news` orders in and news out ·
+//! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `intake`, `news` orders in and news out ·
 //! `wait` what the loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
@@ -25,6 +25,7 @@ mod files;
 #[cfg(test)]
 mod held_sockets;
 mod ingress;
+mod intake;
 mod listen;
 mod liveness;
 mod mids;
@@ -36,6 +37,7 @@ pub mod presence;
 pub mod reason;
 mod requests;
 mod ring;
+mod room_index;
 mod rooms;
 mod send;
 #[cfg(test)]
@@ -91,9 +93,6 @@ const LISTENER_TOKEN_BASE: usize = usize::MAX - 1024;
 /// Longest sleep, so that a stuck loop can be told from an idle one.
 const MAX_SLEEP_MS: u32 = 1_000;
 
-/// Orders taken in one turn.
-const ORDERS_PER_TURN: usize = 256;
-
 /// One event loop with all it owns. It is made on its own thread and never leaves it.
 pub struct Shard {
     id: u16,
@@ -143,6 +142,8 @@ pub struct Shard {
     scratch: Vec<u8>,
     reply_buffer: Vec<u8>,
     handle: ShardHandle,
+    /// Orders taken and not yet done; kept for its memory.
+    orders: Vec<Order>,
     news: NewsDesk,
     counters: Arc<Counters>,
     joined: u32,
@@ -297,44 +298,6 @@ impl Shard {
                 self.unread.push(place);
             }
         }
-    }
-
-    /// False when the shard has to stop.
-    fn take_orders(&mut self) -> bool {
-        for _ in 0..ORDERS_PER_TURN {
-            // A shard that is behind takes no more than it can hold; the queue fills and the trunk waits.
-            if self.rooms.backlog_bytes() + self.everyone.backlog_bytes > self.backlog_bytes {
-                break;
-            }
-            let Some(order) = self.handle.take() else { break };
-            self.counters.orders_total.add(1);
-            if !matches!(order, Order::Admitted(..)) {
-                self.answer_let_in();
-            }
-            match order {
-                Order::DeliverToRoom(run) => self.begin_in_room(run),
-                Order::Deliver(delivery) => self.begin(&delivery),
-                Order::DeliverToPlaces(places, runs) => self.deliver_to_places(&places, &runs),
-                Order::Admitted(place, admitted) => self.admit(&place, *admitted),
-                Order::Refused(place, refusal) => self.refuse(&place, &refusal, CloseReason::AuthRefused),
-                Order::MessageDone(place, header, refusal) => self.message_done(&place, header, refusal.as_ref()),
-                Order::RoomCounts(counts) => {
-                    for (room, online) in counts.iter() {
-                        self.rooms.set_online(room, *online);
-                    }
-                }
-                Order::Close(places, refusal) => {
-                    for slot in places.iter().filter_map(|place| self.slot_of(place)).collect::<Vec<_>>() {
-                        self.part(slot, CloseReason::Kicked, Some(&refusal.reason));
-                    }
-                }
-                Order::Resync => self.begin_resync(),
-                Order::Drain { over_ms } => self.begin_drain(over_ms),
-                Order::Stop => return false,
-            }
-        }
-        self.answer_let_in();
-        true
     }
 
     fn begin_drain(&mut self, over_ms: u32) {

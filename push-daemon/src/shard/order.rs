@@ -44,6 +44,16 @@ pub enum Order {
     Stop,
 }
 
+impl Order {
+    /// What is to be delivered to a room, if it is that.
+    pub(crate) fn to_room(&self) -> Option<&RoomRun> {
+        match self {
+            Self::DeliverToRoom(run) => Some(run),
+            _ => None,
+        }
+    }
+}
+
 /// Packets for the members of a room.
 #[derive(Debug)]
 pub struct RoomRun {

@@ -5,15 +5,16 @@
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::activity::{Activity, MergeWindows, Served};
 use super::conn::{NONE, Side};
 use super::order::RoomRun;
 use super::presence::{OwnPresence, RoomName};
+use super::room_index::RoomIndex;
 use crate::block::{Audience, Block};
 use crate::format::{Format, Formats};
+use crate::sys::prefetch;
 
 /// Members that stand in the room itself. Rooms of a few have one or two on each shard.
 const MEMBERS_IN_PLACE: usize = 4;
@@ -74,7 +75,7 @@ pub(crate) struct Rooms {
     /// Of the rooms, by the same index.
     counts: Vec<Counts>,
     free: Vec<u32>,
-    by_name: HashTable<u32>,
+    by_name: RoomIndex,
     activities: Side<Activity>,
     presence: OwnPresence,
     /// Bytes in all backlogs together; the loop takes no orders while they are over its bound.
@@ -89,7 +90,7 @@ impl Rooms {
             rooms: Vec::new(),
             counts: Vec::new(),
             free: Vec::new(),
-            by_name: HashTable::new(),
+            by_name: RoomIndex::new(),
             activities: Side::new(),
             presence,
             backlog_bytes: 0,
@@ -153,6 +154,18 @@ impl Rooms {
         entry.members.pop();
         if entry.members.is_empty() {
             self.remove(room);
+        }
+    }
+
+    /// Has the place of a room fetched, of which [`Self::prefetch`] is asked next.
+    pub(crate) fn prefetch_place(&self, room: &RoomName) {
+        self.by_name.prefetch(room.hash());
+    }
+
+    /// Has a room fetched to which something will be pushed.
+    pub(crate) fn prefetch(&self, room: &RoomName) {
+        if let Some(room) = self.by_name.likely(room.hash()) {
+            prefetch(&self.rooms[room as usize]);
         }
     }
 
@@ -224,7 +237,7 @@ impl Rooms {
     }
 
     fn find(&self, name: &str, hash: u64) -> Option<u32> {
-        self.by_name.find(hash, |room| self.rooms[*room as usize].name == name).copied()
+        self.by_name.find(hash, |room| self.rooms[room as usize].name == name)
     }
 
     fn create(&mut self, name: &str, hash: u64) -> u32 {
@@ -250,17 +263,14 @@ impl Rooms {
                 self.rooms.len() as u32 - 1
             }
         };
-        let (rooms, presence) = (&self.rooms, &self.presence);
-        self.by_name.insert_unique(hash, index, |room| presence.hash(&rooms[*room as usize].name));
+        self.by_name.insert(hash, index);
         index
     }
 
     fn remove(&mut self, index: u32) {
         let room = &mut self.rooms[index as usize];
         let hash = self.presence.hash(&room.name);
-        if let Ok(found) = self.by_name.find_entry(hash, |room| *room == index) {
-            found.remove();
-        }
+        self.by_name.remove(hash, index);
         self.presence.leave(hash);
         room.name = CompactString::default();
         room.members = SmallVec::new();

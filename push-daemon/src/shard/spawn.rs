@@ -199,6 +199,7 @@ pub(super) fn open(
         scratch: vec![0; SCRATCH_BYTES],
         reply_buffer: Vec::new(),
         handle,
+        orders: Vec::new(),
         news,
         counters,
         joined: 0,

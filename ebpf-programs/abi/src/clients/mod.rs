@@ -218,13 +218,17 @@ impl Client {
     }
 }
 
+/// By how much the time of a message's last receipt may be behind. All CPUs write it, and each writing takes it from the
+/// caches of the others.
+pub const LAST_BEHIND_NS: u64 = 1 << 16;
+
 /// One message, whoever hears it. All zero: nobody has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Broadcast {
     /// When its publisher sent it.
     pub sent_ns: u64,
-    /// When a client heard it, up to now the last.
+    /// When a client heard it, up to now the last, within [`LAST_BEHIND_NS`].
     pub last_ns: u64,
 }
 
