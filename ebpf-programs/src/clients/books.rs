@@ -3,7 +3,7 @@
 use abi::clients::{Broadcast, Client, Count, LAST_BEHIND_NS, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state};
 use aya_ebpf::bindings::BPF_NOEXIST;
 
-use crate::maps::{BROADCASTS, HEARD_FROM, HEARD_RUN, count, count_delay};
+use crate::maps::{BROADCASTS, HEARD_FROM, HEARD_RUN, count, count_delay, now_ns};
 
 /// What messages are counted as.
 struct Columns {
@@ -51,9 +51,9 @@ pub fn is_of_run(script: &Script, run: u32) -> bool {
     HEARD_RUN.get_ptr(0).is_some_and(|heard| unsafe { *heard } == run)
 }
 
-/// Enters the message of `stream` whose number and time stand in the client's state, received at `now_ns`.
+/// Enters the message of `stream` whose number and time stand in the client's state.
 #[inline(always)]
-pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Client, now_ns: u64) {
+pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Client) {
     let is_owed = !state::is_astray(client.state);
     let columns = if is_owed { OWED } else { ASTRAY };
     let phase = (script.phase << mark::PHASE_SHIFT) as u8;
@@ -101,6 +101,7 @@ pub fn enter(script: &Script, stream: u32, client_number: u32, client: &mut Clie
     if !is_owed {
         return;
     }
+    let now_ns = now_ns();
     count_delay(delay_bucket(now_ns.saturating_sub(client.sent_ns)));
     if let Some(broadcast) = BROADCASTS.get_ptr_mut(broadcast_index(script.streams, stream, number)) {
         // SAFETY: the pointer is into a live map value. Of two CPUs that write it at once, one may be behind by as much as

@@ -6,7 +6,6 @@
 use abi::clients::{Client, Count, Script, initial_sequence, said, state};
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::bpf_ktime_get_ns,
     programs::XdpContext,
 };
 
@@ -14,7 +13,7 @@ use crate::{
     answer::{self, Answer},
     endings,
     frame::{ACK, FIN, NoSegment, PSH, RST, SYN, Segment},
-    maps::{CLIENTS, SCRIPT, count},
+    maps::{CLIENTS, SCRIPT, count, look_at_the_clock},
     room,
     stream::{self, Bytes},
     websocket, window,
@@ -147,9 +146,8 @@ fn take<const HEADERS: usize>(
             new_bytes
         } else {
             let from = segment.payload_at + old_bytes;
-            // SAFETY: the helper reads a clock.
-            let now_ns = unsafe { bpf_ktime_get_ns() };
-            let mut bytes = Bytes { ctx, script, client, number, at: from, to: from + new_bytes, now_ns, says: 0 };
+            look_at_the_clock();
+            let mut bytes = Bytes { ctx, script, client, number, at: from, to: from + new_bytes, says: 0 };
             let taken = stream::take(&mut bytes);
             says = bytes.says;
             taken

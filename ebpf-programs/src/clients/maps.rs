@@ -3,6 +3,7 @@
 use abi::clients::{Broadcast, COUNTS, Client, Count, DELAY_BUCKETS, GREETING_BYTES, Late, STAMP_END, Script};
 use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 
@@ -63,6 +64,27 @@ pub static GREETING: PerCpuArray<[u8; GREETING_BYTES], 1> = PerCpuArray::new();
 /// in ways that the verifier does not follow.
 #[btf_map]
 pub static PIECE: PerCpuArray<[u8; STAMP_END as usize], 1> = PerCpuArray::new();
+
+/// 0 to when the segment came that is being read, on the clock of the time stamps: this CPU's own. One look at the clock serves
+/// all messages of a segment, and the stack has no room for it.
+#[btf_map]
+pub static NOW: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Begins a segment.
+#[inline(always)]
+pub fn look_at_the_clock() {
+    if let Some(now_ns) = NOW.get_ptr_mut(0) {
+        // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU; the helper reads a clock.
+        unsafe { *now_ns = bpf_ktime_get_ns() };
+    }
+}
+
+/// When the segment came.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: this CPU's own slot, as above.
+    NOW.get_ptr(0).map_or(0, |now_ns| unsafe { *now_ns })
+}
 
 /// Counts `times` more of `what`.
 #[inline(always)]

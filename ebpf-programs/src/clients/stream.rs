@@ -17,7 +17,7 @@ use aya_ebpf::{
 use crate::{
     books,
     frame::{load_into, whole},
-    maps::{PIECE, count},
+    maps::{PIECE, count, now_ns},
     websocket,
 };
 
@@ -50,8 +50,6 @@ pub struct Bytes<'a> {
     pub at: u32,
     /// Where they end.
     pub to: u32,
-    /// When they came, on the clock of the time stamps. One look at it serves all messages of a segment.
-    pub now_ns: u64,
     /// Length of the answer that stands in `GREETING`; 0 until something wants one.
     pub says: u32,
 }
@@ -101,7 +99,7 @@ extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
         }
         return u64::from(bytes.at >= bytes.to || bytes.client.at != 0);
     }
-    let Bytes { ctx, script, client, number, at, to, now_ns, .. } = bytes;
+    let Bytes { ctx, script, client, number, at, to, .. } = bytes;
     let here = to.wrapping_sub(*at);
     if here < HEADER_BYTES {
         return 1;
@@ -149,7 +147,7 @@ extern "C" fn take_whole(_index: u64, bytes: *mut Bytes<'_>) -> u64 {
             client.sent_ns = u64::from(whole(piece, 40)) << 32 | u64::from(whole(piece, 44));
         }
     }
-    deliver(script, *number, client, behind, *now_ns);
+    deliver(script, *number, client, behind);
     *at += length;
     0
 }
@@ -184,7 +182,7 @@ fn take_piece(bytes: &mut Bytes<'_>) {
             bytes.client.left -= rest;
             bytes.at += rest;
             if left == rest {
-                deliver_piece(bytes);
+                deliver_piece(bytes.script, bytes.number, bytes.client);
             }
         }
         _ => {}
@@ -194,8 +192,7 @@ fn take_piece(bytes: &mut Bytes<'_>) {
 /// Takes one byte of header or stamp, up to the end of the packet.
 extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
     // SAFETY: see `repeat`.
-    let bytes = unsafe { &mut *bytes };
-    let Bytes { script, client, number, at: next, .. } = bytes;
+    let Bytes { script, client, number, at: next, .. } = unsafe { &mut *bytes };
     let Some(piece) = PIECE.get_ptr_mut(0) else { return 1 };
     if index >= u64::from(STAMP_END) {
         return 1;
@@ -264,7 +261,7 @@ extern "C" fn take_byte(index: u64, bytes: *mut Bytes<'_>) -> u64 {
         return 1;
     }
     if client.left & !FRAME_UNKNOWN == 0 {
-        deliver_piece(bytes);
+        deliver_piece(script, *number, client);
         return 1;
     }
     0
@@ -299,15 +296,14 @@ fn behind_piece(script: &Script, client: &Client) -> u32 {
 
 /// A packet that was taken in pieces is complete.
 #[inline(always)]
-fn deliver_piece(bytes: &mut Bytes<'_>) {
-    let Bytes { script, client, number, now_ns, .. } = bytes;
+fn deliver_piece(script: &Script, number: u32, client: &mut Client) {
     let behind = behind_piece(script, client);
     if websocket::is_spoken(script) && behind != FRAME_UNKNOWN {
         let is_message = client.marks & mark::KIND == mark::MESSAGE;
         // No time, but not nothing: who was let in has something here.
-        client.sent_ns = if is_message { time_of_tick(*now_ns, client.sent_ns as u32) } else { 1 };
+        client.sent_ns = if is_message { time_of_tick(now_ns(), client.sent_ns as u32) } else { 1 };
     }
-    deliver(script, *number, client, behind, *now_ns);
+    deliver(script, number, client, behind);
 }
 
 /// Marks the packet unless the byte just taken is that of `expected`.
@@ -322,9 +318,9 @@ fn compare(client: &mut Client, expected: u32, byte: u8, otherwise: u8) {
 
 /// A packet is complete, with so many bytes behind it in its frame.
 #[inline(always)]
-fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32, now_ns: u64) {
+fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32) {
     match client.marks & mark::KIND {
-        mark::AUTH_REPLY if state::is_greeted(client.state) => answer_auth(script, client, now_ns),
+        mark::AUTH_REPLY if state::is_greeted(client.state) => answer_auth(script, client),
         mark::MESSAGE => {
             let marks = if client.at < STAMP_END { mark::FOREIGN } else { client.marks };
             if marks & mark::FOREIGN != 0 {
@@ -334,7 +330,7 @@ fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32, now_n
             } else if marks & mark::MISROUTED != 0 {
                 count(Count::Misrouted, 1);
             } else {
-                books::enter(script, stream_of(script, number), number, client, now_ns);
+                books::enter(script, stream_of(script, number), number, client);
             }
         }
         mark::HEARTBEAT_REPLY => count(Count::HeartbeatReplies, 1),
@@ -347,7 +343,7 @@ fn deliver(script: &Script, number: u32, client: &mut Client, behind: u32, now_n
 
 /// The auth was answered: granted by an empty body, or by one that begins with the code 0.
 #[inline(always)]
-fn answer_auth(script: &Script, client: &mut Client, now_ns: u64) {
+fn answer_auth(script: &Script, client: &mut Client) {
     let comes_back = client.state == state::GREETED_AGAIN;
     let is_bare = u32::from(client.at) == HEADER_BYTES;
     if !is_bare && (client.at <= CODE_AT || client.marks & mark::DENIED != 0) {
@@ -359,7 +355,7 @@ fn answer_auth(script: &Script, client: &mut Client, now_ns: u64) {
     if comes_back {
         books::begin_anew(script, client);
     }
-    client.sent_ns = now_ns;
+    client.sent_ns = now_ns();
     client.state = state::JOINED;
     count(if comes_back { Count::Back } else { Count::Joined }, 1);
 }

@@ -47,7 +47,10 @@ impl Shard {
             prefetch(&of_room.room);
             prefetch(&of_room.run);
         });
-        to_rooms().for_each(|of_room| self.rooms.prefetch_place(&of_room.room));
+        to_rooms().for_each(|of_room| {
+            self.rooms.prefetch_place(&of_room.room);
+            of_room.run.packets.first().into_iter().for_each(prefetch);
+        });
         to_rooms().for_each(|of_room| self.rooms.prefetch(&of_room.room));
     }
 
