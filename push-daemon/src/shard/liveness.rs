@@ -19,7 +19,7 @@ use crate::sys::unacknowledged_bytes;
 pub(crate) const TICK_MS: u32 = 100;
 
 /// Deadlines for which a queue keeps its memory when it is empty.
-const KEPT_DEADLINES: usize = 1_024;
+const KEPT_DEADLINES: usize = 64;
 
 /// The sweep passes the whole slab this many times within a heartbeat time-out.
 const PASSES_PER_TIMEOUT: u32 = 8;

@@ -10,7 +10,7 @@
 //! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
 //! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes reach the kernel ·
 //! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `intake`, `news` orders in and news out ·
-//! `wait` what the loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
+//! `wait`, `rest` what the loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
 mod activity;
@@ -36,6 +36,7 @@ mod platforms;
 pub mod presence;
 pub mod reason;
 mod requests;
+mod rest;
 mod ring;
 mod room_index;
 mod rooms;
@@ -75,6 +76,7 @@ use order::{Order, ShardHandle};
 use own_keys::OwnKeys;
 use platforms::Platforms;
 use reason::CloseReason;
+use rest::Rest;
 use rooms::Rooms;
 use send::{Outgoing, Outlet, Pieces};
 pub use spawn::{Running, ShardSettings, Start, spawn};
@@ -98,10 +100,7 @@ pub struct Shard {
     id: u16,
     node: u16,
     waits: Waits,
-    /// How long clients are let speak up together, in milliseconds.
-    rest_ms: u32,
-    /// Until when only the door is heard.
-    rests_until: Option<Tick>,
+    rest: Rest,
     listeners: Vec<Listener>,
     connections: Connections,
     rooms: Rooms,
@@ -202,7 +201,7 @@ impl Shard {
         loop {
             let awake = self.has_work() || !self.handle.fall_asleep();
             let wait = if awake { Duration::ZERO } else { self.sleep() };
-            let rest = self.rest().filter(|_| !awake);
+            let rest = self.rest_left().filter(|_| !awake);
             let waited = self.waits.wait(&mut came, rest.map_or(wait, |rest| rest.min(wait)), rest.is_some());
             self.handle.woke();
             waited?;
@@ -253,22 +252,21 @@ impl Shard {
 
     /// Hears the clients that spoke, answers all of them in one slice, and lets the next ones gather.
     fn hear(&mut self, came: &Came) {
-        let mut heard = false;
+        let mut heard = 0;
         for event in came.clients() {
-            heard = true;
+            heard += 1;
             self.dispatch(event);
         }
-        if heard {
+        if heard > 0 {
             self.send_gathered();
-            self.rests_until = (!came.is_full()).then(|| self.now.after(self.rest_ms));
         }
+        self.rest.heard(heard, came.is_full(), self.now);
     }
 
     /// How much longer the shard hears nobody but the door.
-    fn rest(&self) -> Option<Duration> {
+    fn rest_left(&self) -> Option<Duration> {
         // Who is owed something is waited for: his socket may take more by now.
-        let until = self.rests_until.filter(|until| self.debts.in_use() == 0 && !until.is_due(self.now))?;
-        Some(Duration::from_millis(u64::from(until.since(self.now))))
+        if self.debts.in_use() > 0 { None } else { self.rest.left(self.now) }
     }
 
     fn dispatch(&mut self, event: &mio::event::Event) {

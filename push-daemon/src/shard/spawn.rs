@@ -27,6 +27,7 @@ use super::order::ShardHandle;
 use super::own_keys::OwnKeys;
 use super::platforms::Platforms;
 use super::presence::Presence;
+use super::rest::Rest;
 use super::rooms::Rooms;
 use super::send::{Outlet, Pieces, RING_ENTRIES};
 use super::wait::Waits;
@@ -168,8 +169,7 @@ pub(super) fn open(
         id: settings.id,
         node: settings.node,
         waits: Waits::new(door)?,
-        rest_ms: settings.rest_ms,
-        rests_until: None,
+        rest: Rest::new(settings.rest_ms),
         listeners: Vec::new(),
         connections: Connections::with_capacity(settings.capacity),
         rooms: Rooms::new(settings.merge, presence.of_shard(settings.id)),

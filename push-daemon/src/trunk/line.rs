@@ -215,6 +215,10 @@ impl Reader {
     async fn gather_until(&mut self, moment: Instant) -> Result<(), LineError> {
         if moment > Instant::now() {
             tell_of_received(self.socket.as_ref(), GATHERED_BYTES)?;
+            if self.buffer.is_empty() {
+                // What a burst needed goes with it; batches that are still on their way hold what they are parts of.
+                self.buffer = BytesMut::new();
+            }
             sleep_until(moment).await;
             tell_of_received(self.socket.as_ref(), 1)?;
         }
