@@ -1,8 +1,8 @@
 //! Which sockets the ring holds by itself, so that a send need not look its socket up.
 //!
-//! The ring's table has a place for each slot of the slab. What stands there lives on when the shard closes its socket, so
-//! a place is cleared in the turn in which its connection goes. Changes are gathered: one call carries many, and passes
-//! over the places between them.
+//! The ring's table has a place for each slot of the slab. What stands there lives on when the shard closes its
+//! socket, so a place is cleared in the turn in which its connection goes. Changes are gathered: one call carries many,
+//! and passes over the places between them.
 //!
 //! It does not talk to the kernel (`ring` does), and knows nothing of connections but their slots.
 

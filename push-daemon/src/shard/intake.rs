@@ -1,7 +1,8 @@
 //! Orders taken from the queue and done, in their order.
 //!
-//! Several are taken at once, so that what each of them needs from memory is fetched while the others' is. It does not say what an
-//! order is (`order`), nor how any is done.
+//! Several are taken at once, so that what each of them needs from memory is fetched while the others' is.
+//!
+//! It does not say what an order is (`order`), nor how any is done.
 
 use std::{iter, mem};
 

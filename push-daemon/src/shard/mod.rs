@@ -7,10 +7,11 @@
 //! `now` in), or touch another shard.
 //!
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
-//! and going · `rooms`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub knows of that
-//! · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes reach the kernel ·
-//! `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `intake`, `news` orders in and news out ·
-//! `wait`, `rest` what the loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
+//! and going · `rooms`, `room_index`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub
+//! knows of that · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes
+//! reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `intake`, `news`
+//! orders in and news out · `wait`, `rest` what the loop waits for · `counters`, `reason` what is counted · `tables` for
+//! benchmarks
 
 mod accepts;
 mod activity;
