@@ -18,7 +18,7 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 const LONGEST_REST_MS: u32 = 250;
 
 /// Longest that frames gather, however many shards share a CPU: a message is to arrive well under a second.
-const LONGEST_GATHERING_MS: u32 = 200;
+const LONGEST_GATHERING_MS: u32 = 300;
 
 /// How many shards, how large, and on which CPUs.
 pub(crate) struct Plan {
