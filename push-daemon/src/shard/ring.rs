@@ -224,6 +224,9 @@ mod tests {
     use crate::compress::Compressed;
     use crate::format::Format;
 
+    /// How long an end may take to be noticed.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     /// Sends until nothing has been taken for a while: what the other end holds comes to be acknowledged in its own time.
     fn fill(socket: &mut TcpStream) {
         socket.set_nonblocking(true).unwrap();
@@ -340,8 +343,13 @@ mod tests {
         assert_each_gets_its_own(&mut ring, &pieces, &mut slice);
         assert_eq!(ring.held(), 0);
         drop(ours);
-        let mut received = Vec::new();
-        // An end of stream, or a reset: either way nobody has the other end any more.
-        theirs.into_iter().for_each(|mut peer| drop(peer.read_to_end(&mut received)));
+        for mut peer in theirs {
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            // An end of stream, or a reset: either way nobody has the other end any more.
+            match peer.read_to_end(&mut Vec::new()) {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "somebody still has the other end"),
+            }
+        }
     }
 }
