@@ -366,9 +366,9 @@ impl Shard {
         counters.joined.set(u64::from(self.joined));
         counters.rooms.set(self.rooms.len() as u64);
         counters.owed_bytes.set(self.owed_bytes as u64);
+        counters.held_sockets.set(u64::from(self.outlet.held()));
         counters.debtors.set(self.debts.in_use() as u64);
         counters.zlib_clients.set(u64::from(self.joined_by_format[Format::Zlib as usize]));
-        counters.held_sockets.set(u64::from(self.outlet.held()));
         counters.brotli_clients.set(u64::from(self.joined_by_format[Format::Brotli as usize]));
         counters.turns_total.add(1);
         counters.busy_ns_total.add(began.elapsed().as_nanos() as u64);
