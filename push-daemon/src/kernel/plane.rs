@@ -14,7 +14,7 @@ use super::{
     error::KernelError,
     inspect::{self, Status},
     load::{self, Loaded},
-    netlink,
+    migrate, netlink,
     pin::{self, PinDir},
     sys::{self, LinkInfo},
     tables::{Count, Tables},
@@ -54,11 +54,14 @@ impl KernelPlane {
         fs::metadata(&config.object).map_err(|source| KernelError::Object { path: config.object.clone(), source })?;
         let interface = Interface::find(&config.interface)?;
         let pins = PinDir::new(&config.pin_root);
-        let lock = pins.create()?;
+        let (lock, old) = pins.create(migrate::FROM)?;
         let had_tables = pins.file(abi::maps::SETTINGS).exists();
 
         let mut loaded = load::load(config, &pins)?;
-        let mut tables = Tables::open(&config.pin_root)?;
+        let mut tables = Tables::open_at(pins.clone())?;
+        if let Some(old) = &old {
+            migrate::take_over(&pins, old, &mut tables, (config.max_hosts, config.max_prefixes))?;
+        }
         tables.settle()?;
         let before = tables.settings()?;
         finish_interrupted_move(&pins)?;
@@ -87,8 +90,12 @@ impl KernelPlane {
             ..record_of(&interface, config.mode, before)
         })?;
         tables.set_protected_ports(&config.protected_ports)?;
+        let mut notes = notes_on(config, &tables)?;
+        if let Some(old) = &old {
+            pin::remove_dir(old)?;
+            notes.push(format!("the rules pinned in {} by an earlier version were taken over", old.display()));
+        }
         drop(lock);
-        let notes = notes_on(config, &tables)?;
         Ok(Self { pins, tables, arrival, notes })
     }
 
