@@ -35,7 +35,9 @@ fn old_map(dir: &Path, name: &str, kind: &str, sizes: (usize, usize), entries: u
     let path = dir.join(name).display().to_string();
     let flags = if kind == "array" { 0 } else { 1 };
     let (key, value) = sizes;
-    bpftool(&format!("map create {path} type {kind} key {key} value {value} entries {entries} name {name} flags {flags}"));
+    bpftool(&format!(
+        "map create {path} type {kind} key {key} value {value} entries {entries} name {name} flags {flags}"
+    ));
     for (key, value) in pairs {
         bpftool(&format!("map update pinned {path} key hex {} value hex {}", hex(key), hex(value)));
     }
@@ -126,8 +128,7 @@ fn rules_of_the_layout_before_are_taken_over_while_packets_flow() {
 
     let rules = plane.tables().list().unwrap();
     let told: Vec<_> = rules.iter().map(|rule| (rule.prefix.to_string(), rule.action)).collect();
-    let expected =
-        [("10.77.0.0/24", Action::Deny), ("10.77.0.2/32", Action::Deny), ("10.77.0.3/32", Action::Allow)];
+    let expected = [("10.77.0.0/24", Action::Deny), ("10.77.0.2/32", Action::Deny), ("10.77.0.3/32", Action::Allow)];
     assert_eq!(told, expected.map(|(prefix, action)| (prefix.to_owned(), action)));
     assert!(rules[1].hits > 7, "its counts go on: {}", rules[1].hits);
 
