@@ -5,7 +5,7 @@
 //! It does not: keep state per connection, answer packets, look into IP tunnels, or decide policy. The tables are userspace's; a
 //! missing entry means pass, and the kill switch passes everything.
 //!
-//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events` who is told ·
+//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events`, `trace` who is told ·
 //! `clock`, `counting` time and atomic words · `maps` the tables.
 #![no_std]
 #![no_main]
@@ -23,6 +23,7 @@ mod limits;
 mod maps;
 mod packet;
 mod rules;
+mod trace;
 
 /// Judges a frame: `XDP_PASS` or `XDP_DROP`, nothing else.
 ///

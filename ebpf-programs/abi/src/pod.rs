@@ -13,7 +13,7 @@ use crate::{
 
 // SAFETY: `repr(C)`, integers only, and the size asserts beside the types leave no room for padding: 4 + 4 + 8 + 8 + 8 + 4 + 4.
 unsafe impl aya::Pod for RuleValue {}
-// SAFETY: as above: 6 * 4 + 8 + 2 * 4 + 8 + 16.
+// SAFETY: as above: 6 * 4 + 8 + 2 * 4 + 8 + 2 * 4 + 16.
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Counter {}

@@ -114,6 +114,9 @@ pub struct KernelConfig {
     /// Count what would be dropped, and let it pass.
     #[serde(default)]
     pub observe: bool,
+    /// Log every verdict, at level DEBUG. For finding a fault in the programs: it costs more than the verdict does.
+    #[serde(default)]
+    pub trace: bool,
 }
 
 fn default_object() -> PathBuf {
@@ -156,6 +159,7 @@ impl KernelConfig {
             max_prefixes: default_max_prefixes(),
             max_sources: default_max_sources(),
             observe: false,
+            trace: false,
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
 //! `attach` program to interface · `pin` the directory of pins · `migrate` from those of an earlier version · `tables` rules and counters as typed values · `file` the same as a text · `inspect` what is
-//! in force · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
+//! in force · `trace` the programs' own log · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
 
 mod attach;
 mod config;
@@ -23,6 +23,7 @@ mod pin;
 mod plane;
 mod sys;
 mod tables;
+mod trace;
 
 pub use config::{DEFAULT_OBJECT, DEFAULT_PIN_ROOT, Fragments, KernelConfig, Mode};
 pub use error::KernelError;
