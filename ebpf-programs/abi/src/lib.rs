@@ -5,7 +5,7 @@
 //! garbage). It does not: parse packets, open maps or decide anything.
 //!
 //! Layout: `rules` what a filter table holds · `verdict` what became of a packet and why · `settings` the switches ·
-//! `maps` names and bounds · `clients` all of the above for the clients that tests play · `pod` the userspace promise
+//! `maps` names and bounds · `steer` which shard gets a connection · `clients` all of the above for the clients that tests play · `pod` the userspace promise
 //! that these types are plain bytes (feature `user`).
 
 pub mod clients;
@@ -14,6 +14,7 @@ pub mod maps;
 mod pod;
 pub mod rules;
 pub mod settings;
+pub mod steer;
 pub mod verdict;
 
 /// Version of everything in this crate that ends up in a map: keys, values, map types, the order of the counters.

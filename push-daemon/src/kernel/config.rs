@@ -94,6 +94,9 @@ pub struct KernelConfig {
     /// Count what would be dropped, and let it pass.
     #[serde(default)]
     pub observe: bool,
+    /// Have new connections steered to a shard of the CPU that they came in on, where the kernel can (Linux 5.14).
+    #[serde(default = "default_steer")]
+    pub steer: bool,
 }
 
 fn default_object() -> PathBuf {
@@ -102,6 +105,10 @@ fn default_object() -> PathBuf {
 
 fn default_pin_root() -> PathBuf {
     DEFAULT_PIN_ROOT.into()
+}
+
+fn default_steer() -> bool {
+    true
 }
 
 fn default_max_hosts() -> u32 {
@@ -129,6 +136,7 @@ impl KernelConfig {
             max_hosts: default_max_hosts(),
             max_prefixes: default_max_prefixes(),
             observe: false,
+            steer: true,
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
 //! `attach` program to interface · `pin` the directory of pins · `tables` rules and counters as typed values · `inspect` what is
-//! in force · `netlink` which mode an interface got · `sys` the link system calls · `error` what goes wrong, in words.
+//! in force · [`steer`] which shard gets a connection · `netlink` which mode an interface got · `sys` the link system calls · `error` what goes wrong, in words.
 
 mod attach;
 mod config;
@@ -19,6 +19,7 @@ mod load;
 mod netlink;
 mod pin;
 mod plane;
+pub mod steer;
 mod sys;
 mod tables;
 
