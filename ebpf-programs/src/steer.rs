@@ -134,19 +134,20 @@ enum Search {
 /// Goes round from `position` until a shard takes it.
 #[inline(always)]
 fn search(ctx: &SkReuseportContext, place: u32, span: Span, position: u32) -> Search {
-    let mut draining = 0;
+    // One bit, not a count: the verifier walks every path, and a count would make each of them another.
+    let mut all_drain = true;
     for step in 0..TRIES {
         if step >= span.count {
             break;
         }
-        let Some(shard) = shard_at(span, position.wrapping_add(step)) else { break };
-        let Some(word) = word_of(shard) else { break };
+        let Some(shard) = shard_at(span, position.wrapping_add(step)) else { return Search::Nobody };
+        let Some(word) = word_of(shard) else { return Search::Nobody };
         if word.state == ShardState::Open as u32 && select(ctx, place, shard) {
             return Search::Found;
         }
-        draining += (word.state == ShardState::Draining as u32) as u32;
+        all_drain &= word.state == ShardState::Draining as u32;
     }
-    if draining > 0 && draining == span.count { Search::AllDrain } else { Search::Nobody }
+    if all_drain && span.count > 0 && span.count <= TRIES { Search::AllDrain } else { Search::Nobody }
 }
 
 #[inline(always)]
