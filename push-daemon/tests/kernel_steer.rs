@@ -6,8 +6,10 @@ mod netns;
 mod steered;
 
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
@@ -27,19 +29,17 @@ fn a_connection_lands_on_its_cpu(mode: Mode, server: &str) {
     for (cpu, shards) in [(first, [0, 2]), (second, [1, 3]), (first, [0, 2])] {
         let clients = steered.connect(Some(cpu), SOME);
         let taken = steered.accept(SOME);
-        for shard in 0..cpus.len() {
-            let expected = if shards.contains(&shard) { SOME / 2 } else { 0 };
-            assert_eq!(taken[shard].len(), expected, "shard {shard}, connections of CPU {cpu}");
-        }
+        let taken = shards.map(|shard| taken[shard].len());
+        assert_eq!(taken.iter().sum::<usize>(), SOME, "all connections of CPU {cpu} are on its shards");
+        assert!(taken.iter().all(|taken| *taken >= SOME / 3), "and on all of them: {taken:?}");
         drop(clients);
     }
-    assert_eq!(steered.choices(), [("own_cpu", 3 * SOME as u64)]);
+    steered.chose(&[("own_cpu", 3 * SOME)]);
     let report = steered.report();
     assert!(report.in_force);
-    let by_cpu = &report.choices[0].by_cpu;
-    let mut expected = vec![(first as u32, 2 * SOME as u64), (second as u32, SOME as u64)];
-    expected.sort_unstable();
-    assert_eq!(*by_cpu, expected);
+    let by_cpu: BTreeMap<_, _> = report.choices[0].by_cpu.iter().copied().collect();
+    assert_eq!(by_cpu.len(), 2, "{by_cpu:?}");
+    assert!(by_cpu[&(first as u32)] >= 2 * SOME as u64 && by_cpu[&(second as u32)] >= SOME as u64, "{by_cpu:?}");
 }
 
 #[test]
@@ -80,8 +80,7 @@ fn who_takes_none_is_passed_over_first_for_its_neighbours_then_for_anyone() {
     all_go_to(&mut steered, 1, "the first says that it is open and does not listen");
     steered.seats[1].set_state(ShardState::Full);
     all_go_to(&mut steered, 2, "the CPU has no other");
-    let some = SOME as u64;
-    assert_eq!(steered.choices(), [("own_cpu", 3 * some), ("other_cpu", some)]);
+    steered.chose(&[("own_cpu", 3 * SOME), ("other_cpu", SOME)]);
 }
 
 #[test]
@@ -104,8 +103,8 @@ fn a_cpu_whose_shards_have_far_more_than_others_gives_away() {
     let _clients = steered.connect(Some(first), SOME);
     // Every second turn names the crowded shard itself, which is no reason to leave it.
     let taken = steered.accept(SOME).map(|taken| taken.len());
-    assert_eq!(taken[..2], [SOME / 2, SOME / 2]);
-    assert_eq!(steered.choices(), [("own_cpu", SOME as u64 / 2), ("crowded", SOME as u64 / 2)]);
+    assert!(taken[..2].iter().all(|taken| *taken >= SOME / 3), "{taken:?}");
+    steered.chose(&[("own_cpu", SOME / 3), ("crowded", SOME / 3)]);
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn without_a_word_from_any_shard_the_kernels_hash_decides() {
     let _clients = steered.connect(None, 10 * SOME);
     let taken = steered.accept(10 * SOME).map(|taken| taken.len());
     assert!(taken[0] > 0 && taken[1] > 0, "by hash: {taken:?}");
-    assert_eq!(steered.choices(), [("kernel_hash", 10 * SOME as u64)]);
+    steered.chose(&[("kernel_hash", 10 * SOME)]);
 }
 
 #[test]
@@ -127,11 +126,11 @@ fn full_shards_that_still_listen_are_better_than_nobody_and_draining_ones_refuse
     steered.seats[1].set_state(ShardState::Draining);
     let _clients = steered.connect(None, SOME);
     steered.accept(SOME);
-    assert_eq!(steered.choices(), [("kernel_hash", SOME as u64)]);
+    steered.chose(&[("kernel_hash", SOME)]);
     steered.seats[0].set_state(ShardState::Draining);
     let refused = steered.ground.pair.client.run(|| TcpStream::connect(steered.address)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-    assert_eq!(steered.choices(), [("kernel_hash", SOME as u64), ("refused", 1)]);
+    steered.chose(&[("kernel_hash", SOME), ("refused", 1)]);
 }
 
 #[test]
@@ -158,49 +157,50 @@ fn what_waits_at_a_listener_that_closes_moves_to_one_that_is_open() {
         server.write_all(b"y").unwrap();
         client.read_exact(&mut byte[..1]).unwrap();
     }
-    let choices = steered.choices();
-    assert!(choices.contains(&("migrated", SOME as u64)), "{choices:?}");
+    steered.chose(&[("other_cpu", 2 * SOME), ("migrated", SOME)]);
 }
 
 #[test]
 fn in_a_storm_of_connects_listeners_close_on_those_who_wait_and_nobody_is_reset() {
-    const CONNECTS: usize = 4_000;
     const CLIENTS: usize = 8;
+    const ROUNDS: usize = 24;
     let cpus = cpus();
     let of_shard: Vec<_> = (0..4).map(|shard| Some(cpus[shard % cpus.len()])).collect();
     let Some(steered) = Steered::start(Mode::Driver, SERVER_V4, &of_shard) else { return };
     steered.serving(|storm| {
-        thread::scope(|scope| {
+        let over = &AtomicBool::new(false);
+        let connected: usize = thread::scope(|scope| {
             let (client, to) = (&storm.ground.pair.client, storm.address);
-            for number in 0..CLIENTS {
-                let cpu = cpus[number % cpus.len()];
-                scope.spawn(move || client.run(|| connect_again_and_again(CONNECTS / CLIENTS, cpu, to)));
-            }
+            let connect = |cpu| scope.spawn(move || client.run(|| connect_until(over, cpu, to)));
+            let clients: Vec<_> = (0..CLIENTS).map(|number| connect(cpus[number % cpus.len()])).collect();
             // One after another, for each of the reasons; and each is back before the next goes.
-            let reasons = [ShardState::Full, ShardState::Draining, ShardState::Gone];
-            let all_served = || storm.served() == CONNECTS;
-            let mut rounds = 0;
-            while !all_served() {
-                storm.close_on_somebody(rounds % 4, reasons[rounds % 3], all_served);
+            for round in 0..ROUNDS {
+                let reason = [ShardState::Full, ShardState::Draining, ShardState::Gone][round % 3];
+                storm.close_on_somebody(round % 4, reason);
                 let then = storm.served();
-                eventually("the storm goes on without it", || storm.served() > then || all_served());
-                storm.reopen(rounds % 4);
-                rounds += 1;
+                eventually("the storm goes on without it", || storm.served() > then);
+                storm.reopen(round % 4);
             }
-            eprintln!("{CONNECTS} connections, {rounds} listeners closed, {} moved", storm.migrated());
-            assert!(rounds > 12 && storm.migrated() as usize >= rounds - 1, "somebody waited at each");
+            over.store(true, Ordering::Relaxed);
+            clients.into_iter().map(|client| client.join().unwrap()).sum()
         });
+        assert_eq!(storm.served(), connected);
+        assert!(storm.migrated() as usize >= ROUNDS, "somebody waited at each listener that closed");
+        eprintln!("{connected} connections, {ROUNDS} listeners closed, {} moved", storm.migrated());
     });
 }
 
-/// Hears an answer each time.
-fn connect_again_and_again(times: usize, cpu: usize, to: SocketAddr) {
+/// Hears an answer each time. Gives how often.
+fn connect_until(over: &AtomicBool, cpu: usize, to: SocketAddr) -> usize {
     on_cpu(cpu);
-    for _ in 0..times {
+    let mut connected = 0;
+    while !over.load(Ordering::Relaxed) {
         let mut stream = TcpStream::connect(to).expect("nobody is refused");
         stream.write_all(b"x").expect("nobody is reset");
         stream.read_exact(&mut [0]).expect("everybody is served");
+        connected += 1;
     }
+    connected
 }
 
 #[test]

@@ -137,10 +137,15 @@ impl Steered {
         self.listeners[shard] = None;
     }
 
-    /// Where connections were put, by choice, as far as there were any.
-    pub(crate) fn choices(&self) -> Vec<(&'static str, u64)> {
-        let choices = self.report().choices.into_iter();
-        choices.map(|count| (count.choice, count.connections)).filter(|(_, count)| *count > 0).collect()
+    /// Connections were put so, at least as many as it says (one whose SYN was repeated is put twice), and in no other way.
+    pub(crate) fn chose(&self, expected: &[(&str, usize)]) {
+        let counts = self.report().choices;
+        let made: Vec<_> = counts.iter().filter(|count| count.connections > 0).collect();
+        let as_expected = made.len() == expected.len()
+            && made.iter().zip(expected).all(|(count, (choice, least))| {
+                count.choice == *choice && count.connections >= *least as u64
+            });
+        assert!(as_expected, "{expected:?}, but {made:?}");
     }
 
     pub(crate) fn report(&self) -> SteerReport {
@@ -207,11 +212,11 @@ impl Storm {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Accepts nothing on a shard until something waits there, or `over`, and then closes its listener with it.
-    pub(crate) fn close_on_somebody(&self, shard: usize, state: ShardState, over: impl Fn() -> bool) {
+    /// Accepts nothing on a shard until something waits there, and then closes its listener with it.
+    pub(crate) fn close_on_somebody(&self, shard: usize, state: ShardState) {
         let mut listener = self.listeners[shard].lock().unwrap();
         eventually("somebody waits at the listener", || {
-            over() || self.ground.pair.server.run(|| waiting(listener.as_ref().unwrap())) > 0
+            self.ground.pair.server.run(|| waiting(listener.as_ref().unwrap())) > 0
         });
         self.seats[shard].set_state(state);
         *listener = None;

@@ -24,7 +24,7 @@ use abi::steer::{ALL, MAX_CPUS, MAX_SHARDS, PINNED, STEER, ShardState, ShardWord
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData},
-    programs::SkReuseport,
+    programs::{ProgramError, SkReuseport},
 };
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -37,6 +37,9 @@ pub use report::{ChoiceCount, ShardReport, SteerReport, steering};
 pub use seat::Seat;
 use report::View;
 use sys::Words;
+
+/// Times that a program is loaded: the verifier gives up when a signal arrives, and can be asked again.
+const LOADS: u32 = 5;
 
 /// The program and its tables, not attached to anything yet: each shard does that with its listeners. Ends with the last
 /// listener, whatever becomes of this.
@@ -139,7 +142,16 @@ fn load_object(config: &KernelConfig, pins: &PinDir) -> Result<Ebpf, KernelError
 fn load_program(object: &mut Ebpf, path: &Path) -> Result<OwnedFd, KernelError> {
     let program = object.program_mut(STEER).and_then(|program| <&mut SkReuseport>::try_from(program).ok());
     let program = program.ok_or_else(|| missing(path, STEER))?;
-    program.load().map_err(|error| KernelError::load_program(path, error))?;
+    let mut loaded = program.load();
+    for _ in 1..LOADS {
+        match loaded {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {
+                loaded = program.load();
+            }
+            _ => break,
+        }
+    }
+    loaded.map_err(|error| KernelError::load_program(path, error))?;
     let loaded = program.fd().map_err(|error| KernelError::program("take hold of the program steer", error))?;
     own(loaded)
 }
