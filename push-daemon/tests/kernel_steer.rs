@@ -224,12 +224,14 @@ fn the_pins_say_how_shards_are_and_that_they_are_gone() {
 
 #[test]
 fn a_successor_takes_the_pins_and_what_waits_at_its_predecessor() {
-    let Some(old) = Steered::start(Mode::Driver, SERVER_V4, &[None, None]) else { return };
+    let Some(mut old) = Steered::start(Mode::Driver, SERVER_V4, &[None, None]) else { return };
+    old.seats[1].set_state(ShardState::Full);
     let mut waiting = old.connect(None, SOME);
     assert!(!old.steering().is_superseded());
     let mut new = old.successor();
     assert!(old.steering().is_superseded() && !new.steering().is_superseded());
-    // The old one still says that it is open; nobody asks any more.
+    // A shard of the old one listens again and says that it is open; nobody asks it any more.
+    old.reopen(1);
     let _later = new.connect(None, SOME);
     new.accept(SOME);
     // It ends without having accepted anything.

@@ -64,7 +64,8 @@ fn metrics(admin: SocketAddr) -> String {
 /// Comes in, and says whether it was let in or told goodbye. Anything else is a panic.
 fn is_served(mut client: Client, mid: i64) -> bool {
     // An edge that says goodbye may have ended the connection already.
-    let _gone = client.try_send(op::AUTH, format!(r#"{{"mid":{mid},"room_id":"live://1","accepts":[1000]}}"#).as_bytes());
+    let _gone =
+        client.try_send(op::AUTH, format!(r#"{{"mid":{mid},"room_id":"live://1","accepts":[1000]}}"#).as_bytes());
     match client.next(1)[0].0 {
         op::AUTH_REPLY => true,
         op::DISCONNECT_REPLY => false,
@@ -105,7 +106,8 @@ fn shards_that_are_full_are_passed_over_and_come_back_when_there_is_room() {
             (all == 80 && on_first.clone().all(|shard| shard.connections == 25)).then_some(())
         });
         let text = metrics(edge.appliance.admin_address());
-        let full = text.lines().filter(|line| line.starts_with("push_shard_state{") && line.contains("\"full\"")).count();
+        let full =
+            text.lines().filter(|line| line.starts_with("push_shard_state{") && line.contains("\"full\"")).count();
         assert!(full >= 1, "{text}");
         for choice in ["own_cpu", "other_cpu"] {
             let line = text.lines().find(|line| line.contains(&format!("choice=\"{choice}\""))).unwrap();

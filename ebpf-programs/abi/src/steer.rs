@@ -40,9 +40,8 @@ pub const fn slot(place: u32, shard: u32) -> u32 {
     place * MAX_SHARDS + shard
 }
 
-/// Connections beyond those of another shard that a shard may have before its CPU counts as crowded, besides the half of its own.
-///
-/// Below it every connection stays on its CPU, however uneven they come in.
+/// A shard is crowded when half of its connections are this many more than another has. Fewer, and every connection stays on its
+/// CPU, however uneven they come in.
 pub const CROWD: u32 = 1_024;
 
 /// A listening address.

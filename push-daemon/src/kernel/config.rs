@@ -114,7 +114,7 @@ pub struct KernelConfig {
     /// Count what would be dropped, and let it pass.
     #[serde(default)]
     pub observe: bool,
-    /// Have new connections steered to a shard of the CPU that they came in on, where the kernel can (Linux 5.14).
+    /// Have new connections steered to a shard of the CPU that they came in on, where the kernel can (Linux 5.17).
     #[serde(default = "default_steer")]
     pub steer: bool,
 }

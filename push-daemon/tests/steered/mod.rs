@@ -137,14 +137,21 @@ impl Steered {
         self.listeners[shard] = None;
     }
 
+    /// Has a shard listen anew.
+    pub(crate) fn reopen(&mut self, shard: usize) {
+        let listener = listen(&self.ground.pair.server, self.address, &self.seats[shard]);
+        self.listeners[shard] = Some(listener);
+    }
+
     /// Connections were put so, at least as many as it says (one whose SYN was repeated is put twice), and in no other way.
     pub(crate) fn chose(&self, expected: &[(&str, usize)]) {
         let counts = self.report().choices;
         let made: Vec<_> = counts.iter().filter(|count| count.connections > 0).collect();
         let as_expected = made.len() == expected.len()
-            && made.iter().zip(expected).all(|(count, (choice, least))| {
-                count.choice == *choice && count.connections >= *least as u64
-            });
+            && made
+                .iter()
+                .zip(expected)
+                .all(|(count, (choice, least))| count.choice == *choice && count.connections >= *least as u64);
         assert!(as_expected, "{expected:?}, but {made:?}");
     }
 

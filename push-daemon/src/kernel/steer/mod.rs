@@ -16,7 +16,7 @@ mod sys;
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -33,9 +33,9 @@ use super::{
     error::KernelError,
     pin::{self, PinDir},
 };
+use report::View;
 pub use report::{ChoiceCount, ShardReport, SteerReport, steering};
 pub use seat::Seat;
-use report::View;
 use sys::Words;
 
 /// Times that a program is loaded: the verifier gives up when a signal arrives, and can be asked again.
@@ -50,8 +50,7 @@ pub struct Steering {
     bell: OwnedFd,
     words: Arc<Words>,
     view: View,
-    sockets_id: u32,
-    pins: PinDir,
+    claim: Arc<Claim>,
 }
 
 impl Steering {
@@ -59,7 +58,7 @@ impl Steering {
     /// its tables under the pin root, which has to be there.
     ///
     /// # Errors
-    /// The kernel refuses (before Linux 5.14 it has no migration), or we may not, or there are more shards than fit.
+    /// The kernel refuses (before Linux 5.17 it has no loop for the program), or we may not, or there are more shards than fit.
     pub fn load(config: &KernelConfig, cpus: &[Option<usize>]) -> Result<Self, KernelError> {
         if cpus.len() > MAX_SHARDS as usize {
             return Err(KernelError::Config(format!("steer = true: more than {MAX_SHARDS} shards ({})", cpus.len())));
@@ -70,7 +69,10 @@ impl Steering {
         fill(&mut object, abi::steer::STEER_ORDER, order.into_iter().enumerate())?;
         fill(&mut object, abi::steer::STEER_CPUS, spans)?;
         let program = load_program(&mut object, &config.object)?;
-        pin_all(&mut object, &pins)?;
+        {
+            let _lock = pins.lock()?;
+            pin_all(&mut object, &pins)?;
+        }
         let [sockets, places, shards] = [abi::steer::STEER_SOCKETS, abi::steer::STEER_PLACES, abi::steer::STEER_SHARDS]
             .map(|name| descriptor(&object, name));
         let shards = shards?;
@@ -79,9 +81,9 @@ impl Steering {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| KernelError::system("make the bell of the shards", error))?;
         let sockets = sockets?;
-        let sockets_id = map_id(&sockets)?;
+        let claim = Arc::new(Claim { pin: pins.file(abi::steer::STEER_SOCKETS), id: map_id(&sockets)? });
         let view = View::of(|name| Ok(MapData::from_fd(descriptor(&object, name)?).map_err(read_failed)?))?;
-        Ok(Self { program, sockets, places: places?, bell, words: Arc::new(words), view, sockets_id, pins })
+        Ok(Self { program, sockets, places: places?, bell, words: Arc::new(words), view, claim })
     }
 
     /// For the shard with this number. It is not steered to before it says that it is open.
@@ -95,6 +97,7 @@ impl Steering {
             places: self.places.as_raw_fd(),
             bell: self.bell.as_raw_fd(),
             words: Arc::clone(&self.words),
+            claim: Arc::clone(&self.claim),
         }
     }
 
@@ -107,8 +110,7 @@ impl Steering {
     /// Whether another process has taken the pins since, which does so before it listens.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
-        let pinned = MapData::from_pin(self.pins.file(abi::steer::STEER_SOCKETS));
-        pinned.ok().and_then(|map| map.info().ok()).is_some_and(|info| info.id() != self.sockets_id)
+        self.claim.is_superseded()
     }
 
     /// What is in force.
@@ -117,6 +119,22 @@ impl Steering {
     /// A table cannot be read.
     pub fn report(&self) -> Result<SteerReport, KernelError> {
         self.view.report()
+    }
+}
+
+/// Whose table is pinned is who steers.
+#[derive(Debug)]
+struct Claim {
+    pin: PathBuf,
+    /// Of our table.
+    id: u32,
+}
+
+impl Claim {
+    fn is_superseded(&self) -> bool {
+        // Without a pin nobody has taken it.
+        let pinned = MapData::from_pin(&self.pin);
+        pinned.ok().and_then(|map| map.info().ok()).is_some_and(|info| info.id() != self.id)
     }
 }
 
@@ -164,12 +182,9 @@ fn own(descriptor: impl AsFd) -> Result<OwnedFd, KernelError> {
 /// The table's own data, whatever aya takes it for.
 fn data<'a>(object: &'a Ebpf, name: &str) -> Result<&'a MapData, KernelError> {
     match object.map(name) {
-        Some(
-            Map::Array(data)
-            | Map::HashMap(data)
-            | Map::PerCpuArray(data)
-            | Map::ReusePortSockArray(data),
-        ) => Ok(data),
+        Some(Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::ReusePortSockArray(data)) => {
+            Ok(data)
+        }
         _ => Err(missing(Path::new("object"), name)),
     }
 }

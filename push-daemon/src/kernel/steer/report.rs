@@ -9,7 +9,11 @@ use abi::steer::{
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use serde::Serialize;
 
-use super::{super::error::{KernelError, io_error_of_map}, super::pin::PinDir, read_failed, sys};
+use super::{
+    super::error::{KernelError, io_error_of_map},
+    super::pin::PinDir,
+    read_failed, sys,
+};
 
 /// What there is to say of the steering.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -9,7 +9,10 @@ use std::{
 
 use abi::steer::{MAX_PLACES, Place, ShardState, ShardWord, slot};
 
-use super::sys::{self, Words};
+use super::{
+    Claim,
+    sys::{self, Words},
+};
 
 /// What a shard needs to be steered to: where its listeners go, and where it says how it is.
 ///
@@ -23,6 +26,7 @@ pub struct Seat {
     pub(super) places: RawFd,
     pub(super) bell: RawFd,
     pub(super) words: Arc<Words>,
+    pub(super) claim: Arc<Claim>,
 }
 
 impl Seat {
@@ -42,7 +46,8 @@ impl Seat {
         let number = number.ok_or_else(|| io::Error::other(format!("more than {MAX_PLACES} listening addresses")))?;
         sys::put_place(self.places, &place_of(address), number)?;
         sys::put_socket(self.sockets, slot(number, u32::from(self.shard)), &listener)?;
-        sys::attach(&listener, self.program)
+        // A shard that listens again must not take a successor's connections back.
+        if self.claim.is_superseded() { Ok(()) } else { sys::attach(&listener, self.program) }
     }
 
     /// Says how the shard is, from the next connection on.
@@ -66,7 +71,7 @@ impl Seat {
     }
 
     /// Has all shards look at their listeners: the kernel moves what waits in the queue of one that closes to another's, and
-    /// does not wake who waits for that.
+    /// not every version of it wakes who waits there.
     ///
     /// # Errors
     /// The bell is not in this thread's descriptor table.

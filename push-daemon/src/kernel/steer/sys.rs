@@ -99,7 +99,8 @@ impl Words {
     pub(super) fn map(map: impl AsFd, count: usize) -> io::Result<Self> {
         let bytes = count * size_of::<ShardWord>();
         // SAFETY: a new mapping at a place of the kernel's choice.
-        let base = unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)? };
+        let base =
+            unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)? };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
         Ok(Self { base, count })
     }
