@@ -225,11 +225,8 @@ fn place_of(ctx: &SkReuseportContext) -> Option<u32> {
     let place = unsafe {
         let read = |word: *const u32| word.read_volatile();
         let family = read(&raw const (*socket).family);
-        let address = if family == AF_INET {
-            [read(&raw const (*socket).src_ip4), 0, 0, 0]
-        } else {
-            address_v6(socket)
-        };
+        let address =
+            if family == AF_INET { [read(&raw const (*socket).src_ip4), 0, 0, 0] } else { address_v6(socket) };
         Place { address, port: read(&raw const (*socket).src_port), family }
     };
     // SAFETY: entries are written whole before the program is attached and never changed.

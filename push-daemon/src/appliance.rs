@@ -118,7 +118,9 @@ impl Appliance {
         let (desk, news) = NewsDesk::open(config.trunk.news_queue.count())
             .map_err(|error| ApplianceError::Host { what: "start the courier's thread", error })?;
         let presence = Presence::new(usize::from(plan.count), plan.capacity);
-        let steering = load_steering(config, &plan).map(Arc::new);
+        let steering =
+            config.kernel.as_ref().and_then(|kernel| Steering::load_if_wanted(kernel, &plan.cpus_of_shards()));
+        let steering = steering.map(Arc::new);
         let (shards, tcp, websocket) = start_shards(config, &plan, &desk, &presence, steering.as_deref())?;
 
         let listener = admin::listen(config.admin.listen.0)
@@ -322,26 +324,6 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
         pins = %plane.pin_dir().display(), "the filter is in force"
     );
     Ok(Some(plane))
-}
-
-/// Steering needs the pins of the filter's plane. An edge without it is slower to balance, not wrong.
-fn load_steering(config: &Config, plan: &Plan) -> Option<Steering> {
-    let kernel = config.kernel.as_ref()?;
-    if !kernel.steer {
-        tracing::info!("steer = false: the kernel's hash spreads connections over the shards");
-        return None;
-    }
-    let cpus: Vec<_> = (0..plan.count).map(|id| plan.cpu(usize::from(id))).collect();
-    match Steering::load(kernel, &cpus) {
-        Ok(steering) => {
-            tracing::info!(shards = plan.count, "connections are steered to the CPU that they come in on");
-            Some(steering)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot steer connections; the kernel's hash spreads them (steer = false silences this)");
-            None
-        }
-    }
 }
 
 type Started = (Vec<Running>, Vec<SocketAddr>, Vec<SocketAddr>);

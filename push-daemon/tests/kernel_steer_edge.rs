@@ -172,7 +172,7 @@ fn an_edge_that_stops_serves_those_on_their_way_and_refuses_others() {
                     eventually("the shards drain", || {
                         host.report().shards.iter().all(|shard| shard.state == "draining").then_some(())
                     });
-                    late.into_iter().for_each(|client| assert_answered(client));
+                    late.into_iter().for_each(assert_answered);
                 });
                 edge.drain();
             });
@@ -195,7 +195,7 @@ fn a_successor_gets_those_that_are_on_their_way_to_the_edge_that_stops() {
             let late: Vec<Client> = (0..12).map(|_| Client::connect(PORTS[0], false)).collect();
             new = Some(Edge::start_on(PORTS, &toml));
             old.drain();
-            late.into_iter().for_each(|client| assert_answered(client));
+            late.into_iter().for_each(assert_answered);
             await_more(served);
         });
         assert!(served > 200);

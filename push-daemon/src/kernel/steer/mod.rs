@@ -54,6 +54,26 @@ pub struct Steering {
 }
 
 impl Steering {
+    /// As [`Self::load`], where the settings want it. An edge without it is worse balanced, not wrong: why there is none is
+    /// said in the log.
+    #[must_use]
+    pub fn load_if_wanted(config: &KernelConfig, cpus: &[Option<usize>]) -> Option<Self> {
+        if !config.steer {
+            tracing::info!("steer = false: the kernel's hash spreads connections over the shards");
+            return None;
+        }
+        match Self::load(config, cpus) {
+            Ok(steering) => {
+                tracing::info!(shards = cpus.len(), "connections are steered to the CPU that they come in on");
+                Some(steering)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot steer connections; the kernel's hash spreads them (steer = false silences this)");
+                None
+            }
+        }
+    }
+
     /// Loads the program from the object of `config`, for shards on `cpus` (one each; none: on no CPU in particular), and pins
     /// its tables under the pin root, which has to be there.
     ///
@@ -82,7 +102,7 @@ impl Steering {
             .map_err(|error| KernelError::system("make the bell of the shards", error))?;
         let sockets = sockets?;
         let claim = Arc::new(Claim { pin: pins.file(abi::steer::STEER_SOCKETS), id: map_id(&sockets)? });
-        let view = View::of(|name| Ok(MapData::from_fd(descriptor(&object, name)?).map_err(read_failed)?))?;
+        let view = View::of(|name| MapData::from_fd(descriptor(&object, name)?).map_err(read_failed))?;
         Ok(Self { program, sockets, places: places?, bell, words: Arc::new(words), view, claim })
     }
 
