@@ -21,7 +21,11 @@ impl log::Log for Keep {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        LINES.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+        // The loader logs too.
+        let line = format!("{} {}", record.level(), record.args());
+        if line.contains("reason ") {
+            LINES.lock().unwrap().push(line);
+        }
     }
 
     fn flush(&self) {}

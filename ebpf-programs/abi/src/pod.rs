@@ -8,6 +8,7 @@ use crate::{
     limits::{Limits, SourceState},
     rules::RuleValue,
     settings::Settings,
+    steer::{Place, ShardWord, Span},
     verdict::Counter,
 };
 
@@ -39,3 +40,9 @@ unsafe impl aya::Pod for Client {}
 unsafe impl aya::Pod for Script {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Broadcast {}
+// SAFETY: as above: 4 * 4 + 4 + 4.
+unsafe impl aya::Pod for Place {}
+// SAFETY: as above: 4 + 4.
+unsafe impl aya::Pod for ShardWord {}
+// SAFETY: as above: 4 + 4.
+unsafe impl aya::Pod for Span {}

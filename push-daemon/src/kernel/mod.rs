@@ -8,8 +8,10 @@
 //! anything about connections.
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
-//! `attach` program to interface · `pin` the directory of pins · `migrate` from those of an earlier version · `tables` rules and counters as typed values · `file` the same as a text · `inspect` what is
-//! in force · `trace` the programs' own log · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
+//! `attach` program to interface · `pin` the directory of pins · `migrate` from those of an earlier version · `tables` rules and
+//! counters as typed values · `file` the same as a text · `inspect` what is in force · [`steer`] which shard gets a connection ·
+//! `trace` the programs' own log · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what
+//! goes wrong, in words.
 
 mod attach;
 mod config;
@@ -21,6 +23,7 @@ mod migrate;
 mod netlink;
 mod pin;
 mod plane;
+pub mod steer;
 mod sys;
 mod tables;
 mod trace;
