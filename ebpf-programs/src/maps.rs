@@ -125,7 +125,7 @@ pub static LISTENING: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static TELLING: PerCpuArray<Telling, 1> = PerCpuArray::new();
 
-/// Generation to whether its place holds a whole rule set. Userspace's own.
+/// Generation to what its place holds, and how often that changed. Userspace's own.
 #[btf_map]
 pub static SETS: Array<u64, PLACES> = Array::new();
 

@@ -51,7 +51,7 @@ pub const EVENTS: &str = "EVENTS";
 pub const LISTENING: &str = "LISTENING";
 /// One entry per CPU: [`Telling`](crate::events::Telling).
 pub const TELLING: &str = "TELLING";
-/// Generation to 1 when its place holds a whole rule set, 0 when it does not. Only userspace reads it.
+/// Generation to what its place holds: bit 0 says a whole rule set, the others count changes of its ISPs. Only userspace reads it.
 pub const SETS: &str = "SETS";
 /// Comments of rules: hash, number to [`COMMENT_BYTES`](crate::rules::COMMENT_BYTES) bytes. Only userspace reads it.
 pub const COMMENTS: &str = "COMMENTS";
