@@ -9,7 +9,9 @@ mod rig;
 mod run;
 mod setup;
 mod setup_needs;
+mod tally;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
