@@ -1,0 +1,18 @@
+//! Which thread runs where. Everything is measured on two CPUs: one that works, and one that disturbs it.
+
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
+};
+
+/// Where packets are judged, and where client and server run.
+pub(crate) const WORKER: usize = 0;
+/// Where rules are written, and the flood is sent from.
+pub(crate) const OTHER: usize = 1;
+
+/// Keeps this thread, or the process or kernel thread that is named, on `cpu`.
+pub(crate) fn pin(thread: Option<Pid>, cpu: usize) -> Result<(), String> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(thread, &set).map_err(|error| format!("cannot keep a thread on CPU {cpu}: {error}"))
+}
