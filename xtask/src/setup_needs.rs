@@ -15,6 +15,8 @@ pub(crate) enum Purpose {
     Test,
     /// `cargo xtask test --vm`, which includes it as well
     Vm,
+    /// `cargo xtask bench --kernel`, as above
+    BenchKernel,
 }
 
 impl Purpose {
@@ -24,7 +26,7 @@ impl Purpose {
             || match self {
                 Self::Build => false,
                 Self::Run => part == Self::Build,
-                Self::Test | Self::Vm => Self::Run.includes(part),
+                Self::Test | Self::Vm | Self::BenchKernel => Self::Run.includes(part),
             }
     }
 }
@@ -49,7 +51,7 @@ pub(crate) struct Need {
 }
 
 /// In the order in which they are got: the linker is built for the compiler's LLVM, packages come before both.
-pub(crate) const NEEDS: [Need; 10] = [
+pub(crate) const NEEDS: [Need; 11] = [
     Need {
         name: "a C compiler",
         what_for: "linking whatever cargo builds",
@@ -119,5 +121,12 @@ pub(crate) const NEEDS: [Need; 10] = [
         purpose: Purpose::Vm,
         is_there: || find_program("busybox").is_some(),
         way: Way::Apt(&["busybox-static"]),
+    },
+    Need {
+        name: "xdp-filter",
+        what_for: "the program that the bench compares the filter with",
+        purpose: Purpose::BenchKernel,
+        is_there: || find_program("xdp-filter").is_some(),
+        way: Way::Apt(&["xdp-tools"]),
     },
 ];

@@ -1,5 +1,7 @@
 //! Which thread runs where. Everything is measured on two CPUs: one that works, and one that disturbs it.
 
+use std::process::Command;
+
 use rustix::{
     process::Pid,
     thread::{CpuSet, sched_setaffinity},
@@ -15,4 +17,15 @@ pub(crate) fn pin(thread: Option<Pid>, cpu: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(thread, &set).map_err(|error| format!("cannot keep a thread on CPU {cpu}: {error}"))
+}
+
+/// Has `thread` run whenever it can, before everything ordinary, as an interrupt's work does.
+pub(crate) fn put_first(thread: Pid) -> Result<(), String> {
+    let mut command = Command::new("chrt");
+    command.args(["--fifo", "--pid", "1", &thread.as_raw_nonzero().to_string()]);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{command:?} failed: {status}")),
+        Err(error) => Err(format!("cannot run chrt (package util-linux): {error}")),
+    }
 }

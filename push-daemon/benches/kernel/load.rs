@@ -67,7 +67,13 @@ pub(crate) fn going(subject: &mut Subject, report: &mut Report) -> Result<(), St
         Ok::<_, String>((removed.map(|()| took), busy))
     })?;
     let (removed, busy) = (removed?, busy?);
-    report.add("all of them removed, seconds", format!("{:.1} s", removed.as_secs_f64()), "", removed.as_secs_f64(), None);
+    report.add(
+        "all of them removed, seconds",
+        format!("{:.1} s", removed.as_secs_f64()),
+        "",
+        removed.as_secs_f64(),
+        None,
+    );
     report.add(
         format!("the longest {LOOK} packets meanwhile, ms more than before"),
         format!("{} of {}", busy.longest_text(), busy.looks),

@@ -1,4 +1,0 @@
-//! placeholder
-use std::path::Path;
-use crate::report::Report;
-pub(crate) fn measure(_object: &Path, _report: &mut Report) -> Result<(), String> { Ok(()) }
