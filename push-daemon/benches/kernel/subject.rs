@@ -8,7 +8,7 @@ use std::{
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use ipnet::{IpNet, Ipv4Net};
-use push_daemon::kernel::{Action, KernelConfig, KernelPlane, Mode};
+use push_daemon::kernel::{Action, IspRate, IspSpec, KernelConfig, KernelPlane, Mode, NewRule, SourceLimits, WholeSet};
 
 use crate::{
     netns::{Bpffs, Namespace, config},
@@ -20,7 +20,17 @@ pub(crate) const HOSTS: usize = 1_000_000;
 /// Prefixes that are denied.
 pub(crate) const PREFIXES: usize = 100_000;
 /// Sources of each kind that are asked about: where a look-up ends depends on the address.
-pub(crate) const SOURCES: usize = 16;
+pub(crate) const SOURCES: usize = ISPS;
+
+/// Rules that are removed one by one.
+const SOME_HOSTS: usize = 50_000;
+const SOME_PREFIXES: usize = 10_000;
+
+/// ISPs, and prefixes of each.
+const ISPS: usize = 16;
+const PREFIXES_OF_AN_ISP: usize = 500;
+/// What their clients may send: more than ours do, so that each packet is charged and none is over.
+const POLICED_BYTES_PER_S: u64 = 10_000_000_000;
 
 /// The port of all packets.
 pub(crate) const PORT: u16 = 3101;
@@ -48,33 +58,58 @@ impl Subject {
             ..config(object, &bpffs, "lo", Mode::Generic)
         };
         let plane = namespace.run(|| KernelPlane::bring_up(&config)).map_err(|error| error.to_string())?;
-        let program = Xdp::from_pin(plane.pin_dir().join(abi::maps::FILTER), XdpAttachType::Interface)
-            .map_err(|error| format!("cannot open the filter's pin: {error}"))?;
+        let program = open_program(&plane)?;
         Ok(Self { program, plane, rules: Rules::invent(), _namespace: namespace, _bpffs: bpffs })
     }
 
-    /// Writes all rules. To be widened when the tables take batches.
-    pub(crate) fn load(&mut self) -> Result<(), String> {
-        let tables = self.plane.tables_mut();
-        for prefix in self.rules.all() {
-            tables.add(prefix, Action::Deny, None).map_err(|error| error.to_string())?;
-        }
-        Ok(())
+    /// The filter again, for another thread.
+    pub(crate) fn open_program(&self) -> Result<Xdp, String> {
+        open_program(&self.plane)
     }
 
-    /// Removes all rules. As `load`.
+    /// Puts all rules in force, with everything else that a passing packet goes through, in one transaction.
+    pub(crate) fn load(&mut self) -> Result<(), String> {
+        let rules = self.rules.all().map(|prefix| NewRule::new(prefix, Action::Deny)).collect();
+        self.put_in_force(rules)
+    }
+
+    /// Removes all rules in one transaction, and leaves limits and ISPs as they are.
     pub(crate) fn unload(&mut self) -> Result<(), String> {
+        self.put_in_force(Vec::new())
+    }
+
+    /// Removes the first rules of each kind one by one, and says how many.
+    pub(crate) fn unload_some(&mut self) -> Result<usize, String> {
+        let hosts = self.rules.hosts.iter().map(|host| IpNet::from(IpAddr::from(*host))).take(SOME_HOSTS);
+        let prefixes = self.rules.prefixes.iter().map(|prefix| IpNet::from(*prefix)).take(SOME_PREFIXES);
         let tables = self.plane.tables_mut();
-        for prefix in self.rules.all() {
+        for prefix in hosts.chain(prefixes) {
             tables.remove(prefix).map_err(|error| error.to_string())?;
         }
-        Ok(())
+        Ok(SOME_HOSTS + SOME_PREFIXES)
     }
 
-    /// Switches everything on that a passing packet goes through. To be widened by limits per source, ISPs and policing,
-    /// none of which may drop anything here.
-    pub(crate) fn switch_everything_on(&mut self) -> Result<(), String> {
-        Ok(())
+    fn put_in_force(&mut self, rules: Vec<NewRule>) -> Result<(), String> {
+        let set = WholeSet { rules, limits: generous_limits(), isps: self.rules.isps() };
+        let tables = self.plane.tables_mut();
+        tables.apply(&set, None).map_err(|error| error.to_string())?;
+        // Lets go of the set before, which the kernel then frees.
+        tables.confirm().map_err(|error| error.to_string())
+    }
+}
+
+fn open_program(plane: &KernelPlane) -> Result<Xdp, String> {
+    let pin = plane.pin_dir().join(abi::maps::FILTER);
+    Xdp::from_pin(&pin, XdpAttachType::Interface).map_err(|error| format!("cannot open {}: {error}", pin.display()))
+}
+
+/// Limits of every kind that no packet of ours is over: each is looked up, charged and compared.
+fn generous_limits() -> SourceLimits {
+    SourceLimits {
+        packets_per_s: 1_000_000_000,
+        connects_per_s: 1_000_000_000,
+        open_connections: 1_000_000,
+        ..SourceLimits::default()
     }
 }
 
@@ -82,8 +117,9 @@ impl Subject {
 pub(crate) struct Rules {
     pub(crate) hosts: Vec<Ipv4Addr>,
     pub(crate) prefixes: Vec<Ipv4Net>,
-    /// Sources that no rule speaks of, in the midst of those that are denied.
+    /// Sources that no rule speaks of, in the midst of those that are denied; clients of the ISPs, one of each.
     pub(crate) unknown: Vec<Ipv4Addr>,
+    isp_prefixes: Vec<Ipv4Net>,
 }
 
 impl Rules {
@@ -106,8 +142,12 @@ impl Rules {
         });
         random.shuffle(&mut hosts);
         random.shuffle(&mut prefixes);
-        let mut rules = Self { hosts, prefixes, unknown: Vec::new() };
+        let mut rules = Self { hosts, prefixes, unknown: Vec::new(), isp_prefixes: Vec::new() };
         rules.unknown = rules.neighbours(&mut random);
+        rules.isp_prefixes = distinct(ISPS * PREFIXES_OF_AN_ISP, || {
+            Ipv4Net::new_assert(random.u32(0x0100_0000..0xdf00_0000).into(), random.u8(14..=22)).trunc()
+        });
+        random.shuffle(&mut rules.isp_prefixes);
         rules
     }
 
@@ -115,6 +155,20 @@ impl Rules {
     pub(crate) fn all(&self) -> impl Iterator<Item = IpNet> {
         let hosts = self.hosts.iter().map(|host| IpNet::from(IpAddr::from(*host)));
         hosts.chain(self.prefixes.iter().map(|prefix| IpNet::from(*prefix)))
+    }
+
+    /// The ISPs with their prefixes, and the network of one unknown source each.
+    fn isps(&self) -> Vec<IspSpec> {
+        let clients = self.unknown.iter().map(|source| Ipv4Net::new_assert(*source, 24).trunc());
+        let prefixes = self.isp_prefixes.chunks_exact(PREFIXES_OF_AN_ISP);
+        let ingress = IspRate { bytes_per_s: POLICED_BYTES_PER_S, burst_bytes: 0 };
+        let isp = |(number, (client, prefixes)): (usize, (Ipv4Net, &[Ipv4Net]))| IspSpec {
+            name: format!("isp{number}"),
+            prefixes: [client].iter().chain(prefixes).map(|prefix| IpNet::from(*prefix)).collect(),
+            ingress,
+            egress: IspRate::default(),
+        };
+        clients.zip(prefixes).enumerate().map(isp).collect()
     }
 
     /// An address right behind a denied prefix each, so that the walk through the trie is as long as one that ends in a rule.

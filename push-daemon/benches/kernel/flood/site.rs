@@ -23,7 +23,7 @@ use aya::{
     Ebpf,
     programs::{Xdp, XdpMode},
 };
-use push_daemon::kernel::{Action, KernelPlane, Mode};
+use push_daemon::kernel::{Action, KernelPlane, Mode, NewRule};
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::Pid,
@@ -121,7 +121,7 @@ impl Site {
         let tables = self.plane.tables_mut();
         for host in Self::flooders().map(std::net::IpAddr::from) {
             let done = if denies {
-                tables.add(host.into(), Action::Deny, None).map(drop)
+                tables.add(&NewRule::new(host.into(), Action::Deny)).map(drop)
             } else {
                 tables.remove(host.into()).map(drop)
             };
