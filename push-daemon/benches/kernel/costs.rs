@@ -23,7 +23,7 @@ struct Ways {
 }
 
 /// Measures with all rules loaded, limits for every source, and ISPs that are policed.
-pub(crate) fn measure(subject: &Subject, rounds: u32, report: &mut Report) -> Result<(), String> {
+pub(crate) fn measure(subject: &mut Subject, rounds: u32, report: &mut Report) -> Result<(), String> {
     cpus::pin(None, cpus::WORKER)?;
     let theirs = XdpFilter::load()?;
     for host in &subject.rules.hosts[..SOURCES] {
@@ -41,7 +41,31 @@ pub(crate) fn measure(subject: &Subject, rounds: u32, report: &mut Report) -> Re
     for round in 0..rounds as usize {
         ways.take_round(subject, &theirs.program, round % SOURCES)?;
     }
-    ways.report(report);
+    let pass = ways.report(report);
+    take_apart(subject, rounds, pass, report)
+}
+
+/// Switches a part of the pass path on or off.
+type Switch = fn(&mut Subject, bool) -> Result<(), String>;
+
+/// What the parts of the pass path cost: what it takes without them.
+fn take_apart(subject: &mut Subject, rounds: u32, pass: f64, report: &mut Report) -> Result<(), String> {
+    let parts: [(&str, Switch); 2] = [("limits", Subject::limit_sources), ("policing", Subject::police_isps)];
+    let mut without = String::new();
+    for (part, switch) in parts {
+        switch(subject, false)?;
+        without = if without.is_empty() { part.to_owned() } else { format!("{without} and {part}") };
+        let rounds = 0..rounds as usize;
+        let figures = rounds.map(|round| {
+            let frame = later_packet(subject.rules.unknown[round % SOURCES]);
+            nanoseconds(&subject.program, &frame, REPEATS, PASS)
+        });
+        let figure = median(figures.collect::<Result<_, _>>()?);
+        report.add(format!("    without {without}"), format!("{figure:.0} ns"), "", figure / pass, None);
+    }
+    for (_, switch) in parts {
+        switch(subject, true)?;
+    }
     Ok(())
 }
 
@@ -60,7 +84,8 @@ impl Ways {
         Ok(())
     }
 
-    fn report(self, report: &mut Report) {
+    /// Adds the rows, and says what an open connection's packet takes to pass.
+    fn report(self, report: &mut Report) -> f64 {
         let host = median(self.their_denied_host);
         let pass = median(self.their_pass);
         let mut row = |what: String, ours: Vec<f64>, theirs: f64, their_way: &str, most: f64| {
@@ -75,7 +100,9 @@ impl Ways {
         };
         row(format!("a denied host, of {HOSTS} and {PREFIXES} prefixes"), self.denied_host, host, "denied host", 1.0);
         row("a denied prefix, of the same".to_owned(), self.denied_prefix, host, "denied host", 1.5);
-        row("the full pass path, of an open connection".to_owned(), self.passes, pass, "pass", 2.5);
-        row("the full pass path, of a new one".to_owned(), self.connects, pass, "pass", 2.5);
+        row("the full pass path, of a new connection".to_owned(), self.connects, pass, "pass", 2.5);
+        let passes = median(self.passes.clone());
+        row("the full pass path, of an open one".to_owned(), self.passes, pass, "pass", 2.5);
+        passes
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::programs::Xdp;
+use rustix::thread::gettid;
 
 use crate::{
     cpus,
@@ -19,6 +20,9 @@ const LOAD_LIMIT_S: f64 = 10.0;
 
 /// Packets of one look at the packet path.
 const LOOK: u32 = 1_000;
+
+/// Between two looks on a CPU.
+const REST: Duration = Duration::from_millis(1);
 
 /// What the path is looked at for before rules go.
 const BEFORE: Duration = Duration::from_secs(3);
@@ -43,52 +47,57 @@ pub(crate) fn coming(subject: &mut Subject, report: &mut Report) -> Result<(), S
 
 /// Removes some rules one by one and then all at once, while another thread looks at the packet path.
 pub(crate) fn going(subject: &mut Subject, report: &mut Report) -> Result<(), String> {
-    println!("\n== they go, while packets are judged on another CPU");
+    println!("\n== they go, while packets are judged on both CPUs");
     let frame = later_packet(subject.rules.unknown[0]);
-    let calm = {
-        let started = Instant::now();
-        look(&subject.program, &frame, || started.elapsed() > BEFORE)?
-    };
-    let mut removed = 0;
-    let (took, looks) = watched(subject, &frame, |subject| {
-        removed = subject.unload_some()?;
+    let (_, calm) = watched(subject, &frame, |_| {
+        thread::sleep(BEFORE);
         Ok(())
     })?;
-    let us = took.as_secs_f64() * 1e6 / removed as f64;
-    report.add(format!("{removed} rules removed one by one, us for each"), format!("{us:.1} us"), "", us, None);
-    looks.report("meanwhile", &calm, report);
-
-    let mut took = Duration::ZERO;
-    let (_, looks) = watched(subject, &frame, |subject| {
+    let singles: [(&str, Edit); 2] = [("removed", Subject::unload_some), ("put back", Subject::load_some)];
+    for (done, work) in singles {
+        let ((rules, took), looks) = watched(subject, &frame, |subject| {
+            let started = Instant::now();
+            Ok((work(subject)?, started.elapsed()))
+        })?;
+        let us = took.as_secs_f64() * 1e6 / rules as f64;
+        report.add(format!("{rules} rules {done} one by one, us for each"), format!("{us:.1} us"), "", us, None);
+        looks.report("meanwhile", &calm, report);
+    }
+    let (took, looks) = watched(subject, &frame, |subject| {
         let started = Instant::now();
         subject.unload()?;
-        took = started.elapsed();
+        let took = started.elapsed().as_secs_f64();
         thread::sleep(FREED);
-        Ok(())
+        Ok(took)
     })?;
-    let took = took.as_secs_f64();
-    report.add("all others removed in one step, seconds", format!("{took:.2} s"), "", took, None);
+    report.add("all of them removed in one step, seconds", format!("{took:.2} s"), "", took, None);
     looks.report("meanwhile, and until they are freed", &calm, report);
     Ok(())
 }
 
-/// Does `work` on one CPU while the other looks at the packet path; says how long it took, and what was seen.
-fn watched(
+/// Changes rules one by one, and says how many.
+type Edit = fn(&mut Subject) -> Result<usize, String>;
+
+/// Does `work` while the packet path of either CPU is looked at; says what it came to, and what was seen.
+fn watched<T>(
     subject: &mut Subject,
     frame: &[u8],
-    work: impl FnOnce(&mut Subject) -> Result<(), String>,
-) -> Result<(Duration, Looks), String> {
-    let program = subject.open_program()?;
+    work: impl FnOnce(&mut Subject) -> Result<T, String>,
+) -> Result<(T, Looks), String> {
+    let programs = [subject.open_program()?, subject.open_program()?];
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let looker = scope.spawn(|| look(&program, frame, || over.load(Ordering::Relaxed)));
-        let started = Instant::now();
-        let done = cpus::pin(None, cpus::OTHER).and_then(|()| work(subject));
-        let took = started.elapsed();
+        let over = &over;
+        let lookers = [cpus::WORKER, cpus::OTHER].into_iter().zip(&programs);
+        let lookers: Vec<_> =
+            lookers.map(|(cpu, program)| scope.spawn(move || look(cpu, program, frame, over))).collect();
+        let done = work(subject);
         over.store(true, Ordering::Relaxed);
-        let looks = looker.join().map_err(|_| "the looker panicked".to_owned())?;
-        done?;
-        Ok((took, looks?))
+        let mut looks = Vec::new();
+        for looker in lookers {
+            looks.extend(looker.join().map_err(|_| "a looker panicked".to_owned())??);
+        }
+        Ok((done?, Looks::of(looks)))
     })
 }
 
@@ -100,6 +109,15 @@ struct Looks {
 }
 
 impl Looks {
+    fn of(mut all: Vec<f64>) -> Self {
+        all.sort_by(f64::total_cmp);
+        Self {
+            looks: all.len(),
+            middle_us: all.get(all.len() / 2).copied().unwrap_or(f64::NAN),
+            longest_us: all.last().copied().unwrap_or(f64::NAN),
+        }
+    }
+
     fn report(&self, when: &str, calm: &Looks, report: &mut Report) {
         report.add(
             format!("    the longest {LOOK} packets {when}, ms more than before"),
@@ -114,17 +132,16 @@ impl Looks {
     }
 }
 
-/// Looks until it is over. The kernel leaves out of a look the time in which it let others run, as packets would have it.
-fn look(program: &Xdp, frame: &[u8], over: impl Fn() -> bool) -> Result<Looks, String> {
-    cpus::pin(None, cpus::WORKER)?;
+/// Looks on `cpu` until it is over, and says how many microseconds each look took. As packets come before whatever else the CPU
+/// does, so does this; in between it rests longer than it took, or nothing would be left to those who change the rules.
+fn look(cpu: usize, program: &Xdp, frame: &[u8], over: &AtomicBool) -> Result<Vec<f64>, String> {
+    cpus::pin(None, cpu)?;
+    cpus::put_first(gettid())?;
     let mut all = Vec::new();
-    while !over() {
-        all.push(nanoseconds(program, frame, LOOK, PASS)? * f64::from(LOOK) / 1000.0);
+    while !over.load(Ordering::Relaxed) {
+        let us = nanoseconds(program, frame, LOOK, PASS)? * f64::from(LOOK) / 1000.0;
+        all.push(us);
+        thread::sleep(REST);
     }
-    all.sort_by(f64::total_cmp);
-    Ok(Looks {
-        looks: all.len(),
-        middle_us: all.get(all.len() / 2).copied().unwrap_or(f64::NAN),
-        longest_us: all.last().copied().unwrap_or(f64::NAN),
-    })
+    Ok(all)
 }

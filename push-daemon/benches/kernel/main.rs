@@ -74,7 +74,7 @@ fn measure(arguments: &Arguments) -> Result<Report, String> {
     if arguments.only != Some(Part::Flood) {
         let mut subject = subject::Subject::bring_up(&object)?;
         load::coming(&mut subject, &mut report)?;
-        costs::measure(&subject, arguments.rounds, &mut report)?;
+        costs::measure(&mut subject, arguments.rounds, &mut report)?;
         load::going(&mut subject, &mut report)?;
     }
     if arguments.only != Some(Part::Costs) {

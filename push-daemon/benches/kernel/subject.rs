@@ -22,8 +22,8 @@ pub(crate) const PREFIXES: usize = 100_000;
 /// Sources of each kind that are asked about: where a look-up ends depends on the address.
 pub(crate) const SOURCES: usize = ISPS;
 
-/// Rules that are removed one by one.
-const SOME_HOSTS: usize = 50_000;
+/// Rules that are removed and put back one by one.
+const SOME_HOSTS: usize = 10_000;
 const SOME_PREFIXES: usize = 10_000;
 
 /// ISPs, and prefixes of each.
@@ -80,13 +80,37 @@ impl Subject {
 
     /// Removes the first rules of each kind one by one, and says how many.
     pub(crate) fn unload_some(&mut self) -> Result<usize, String> {
-        let hosts = self.rules.hosts.iter().map(|host| IpNet::from(IpAddr::from(*host))).take(SOME_HOSTS);
-        let prefixes = self.rules.prefixes.iter().map(|prefix| IpNet::from(*prefix)).take(SOME_PREFIXES);
-        let tables = self.plane.tables_mut();
-        for prefix in hosts.chain(prefixes) {
-            tables.remove(prefix).map_err(|error| error.to_string())?;
+        let some = self.rules.some();
+        for prefix in &some {
+            self.plane.tables_mut().remove(*prefix).map_err(|error| error.to_string())?;
         }
-        Ok(SOME_HOSTS + SOME_PREFIXES)
+        Ok(some.len())
+    }
+
+    /// Puts those back one by one, and says how many.
+    pub(crate) fn load_some(&mut self) -> Result<usize, String> {
+        let some = self.rules.some();
+        for prefix in &some {
+            let rule = NewRule::new(*prefix, Action::Deny);
+            self.plane.tables_mut().add(&rule).map_err(|error| error.to_string())?;
+        }
+        Ok(some.len())
+    }
+
+    /// With limits for every source, or without any.
+    pub(crate) fn limit_sources(&mut self, limits: bool) -> Result<(), String> {
+        let limits = if limits { generous_limits() } else { SourceLimits::default() };
+        self.plane.tables_mut().set_limits(&limits).map_err(|error| error.to_string())
+    }
+
+    /// With a rate for every ISP, or without any; whose client a packet is from is looked up in any case.
+    pub(crate) fn police_isps(&mut self, rates: bool) -> Result<(), String> {
+        for isp in self.rules.isps() {
+            let ingress = if rates { isp.ingress } else { IspRate::default() };
+            let spec = IspSpec { ingress, prefixes: Vec::new(), ..isp };
+            self.plane.tables_mut().set_isp(&spec).map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     fn put_in_force(&mut self, rules: Vec<NewRule>) -> Result<(), String> {
@@ -155,6 +179,12 @@ impl Rules {
     pub(crate) fn all(&self) -> impl Iterator<Item = IpNet> {
         let hosts = self.hosts.iter().map(|host| IpNet::from(IpAddr::from(*host)));
         hosts.chain(self.prefixes.iter().map(|prefix| IpNet::from(*prefix)))
+    }
+
+    /// The first of each kind.
+    fn some(&self) -> Vec<IpNet> {
+        let hosts = self.all().take(SOME_HOSTS);
+        hosts.chain(self.all().skip(HOSTS).take(SOME_PREFIXES)).collect()
     }
 
     /// The ISPs with their prefixes, and the network of one unknown source each.
