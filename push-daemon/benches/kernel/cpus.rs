@@ -1,6 +1,6 @@
 //! Which thread runs where. Everything is measured on two CPUs: one that works, and one that disturbs it.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use rustix::{
     process::Pid,
@@ -28,4 +28,13 @@ pub(crate) fn put_first(thread: Pid) -> Result<(), String> {
         Ok(status) => Err(format!("{command:?} failed: {status}")),
         Err(error) => Err(format!("cannot run chrt (package util-linux): {error}")),
     }
+}
+
+/// Hundredths of a second in which the machine that this one is a guest of had `cpu` do something else.
+pub(crate) fn stolen(cpu: usize) -> u64 {
+    const COLUMN: usize = 8;
+    let name = format!("cpu{cpu} ");
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().find(|line| line.starts_with(&name)).unwrap_or_default();
+    line.split_whitespace().nth(COLUMN).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }

@@ -28,7 +28,7 @@ cd "$directory" || poweroff -f
 echo "vm: Linux $(uname -r), $(nproc) CPUs"
 while read -r test; do
     echo "vm: running ${test##*/}"
-    "$test" --test-threads=1 --show-output "$@" </dev/null
+    "$test" --test-threads="$(nproc)" --show-output "$@" </dev/null
     echo "vm: exit code $? from ${test##*/}"
 done </suite
 echo "vm: done"
