@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::kernel::Kernel;
 use super::suite::Suite;
+use super::{remove_if_there, run};
 use crate::ebpf::neutral;
 use crate::ebpf_toolchain::find_program;
 
@@ -56,7 +56,8 @@ pub(crate) fn pack(
     stage.write("filter", &filter.iter().map(|word| format!("{word}\n")).collect::<String>(), 0o644)?;
     stage.copy(object, object)?;
 
-    let mut libraries = BTreeSet::new();
+    // None, when it is the static one.
+    let mut libraries = BTreeSet::from_iter(libraries_of(&busybox)?);
     for binary in suite.tests.iter().chain(&suite.programs) {
         stage.copy_stripped(binary)?;
         libraries.extend(libraries_of(binary)?);
@@ -113,12 +114,7 @@ struct Stage {
 impl Stage {
     /// An empty one.
     fn new(root: PathBuf) -> Result<Self, String> {
-        match fs::remove_dir_all(&root) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(format!("cannot remove {}: {error}", root.display()));
-            }
-            _ => {}
-        }
+        remove_if_there(&root)?;
         fs::create_dir_all(&root).map_err(|error| format!("cannot make {}: {error}", root.display()))?;
         Ok(Self { root })
     }
@@ -183,14 +179,6 @@ impl Stage {
         let script = "\"$0\" find . | \"$0\" cpio -o -H newc -R 0:0 >\"$1\" 2>/dev/null";
         run(neutral(busybox).args(["sh", "-c", script]).arg(busybox).arg(to).current_dir(&self.root))?;
         Ok(to.to_owned())
-    }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{command:?} failed: {status}")),
-        Err(error) => Err(format!("cannot run {command:?}: {error}")),
     }
 }
 

@@ -12,6 +12,9 @@ mod kernel;
 mod machine;
 mod suite;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::ebpf;
@@ -40,4 +43,22 @@ pub(crate) fn test(filter: &[String]) -> Result<(), String> {
     );
     tally.report();
     run.judge(&suite, &tally, filter)
+}
+
+/// A directory with all that is in it.
+fn remove_if_there(directory: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot remove {}: {error}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{command:?} failed: {status}")),
+        Err(error) => Err(format!("cannot run {command:?}: {error}")),
+    }
 }
