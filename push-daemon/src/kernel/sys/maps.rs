@@ -124,6 +124,13 @@ fn create_named(mut attributes: MapCreate, name: &str) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Bytes of a map's keys and values.
+pub(in crate::kernel) fn sizes(map: impl AsFd) -> io::Result<(usize, usize)> {
+    let map = map.as_fd().try_clone_to_owned()?;
+    let info = aya::maps::MapData::from_fd(map).and_then(|data| data.info()).map_err(io::Error::other)?;
+    Ok((info.key_size() as usize, info.value_size() as usize))
+}
+
 /// The value under `key`.
 pub(in crate::kernel) fn lookup<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();
