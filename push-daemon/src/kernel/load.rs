@@ -17,6 +17,7 @@ use super::{
     config::KernelConfig,
     error::KernelError,
     pin::{self, PinDir},
+    tables::outers,
 };
 
 /// The object in the kernel: its maps pinned, its program loaded and not attached.
@@ -38,6 +39,7 @@ pub(super) fn load(config: &KernelConfig, pins: &PinDir) -> Result<Loaded, Kerne
     }
     let level = if config.trace { Level::Debug as u8 } else { SILENT };
     loader.override_global(LEVEL, &level, true);
+    outers::make(pins)?;
     let object = loader.load(&bytes).map_err(|error| KernelError::load(&path, error))?;
     let mut loaded = Loaded { object, path };
     loaded.program()?.load().map_err(|error| KernelError::load_program(&config.object, error))?;

@@ -6,7 +6,8 @@
 //! copy: what it says is what the kernel has.
 //!
 //! Layout: `edit` one rule, one limit, one ISP · `transaction` a whole set at once, tried and taken back · `diff` what that changes ·
-//! `generations` the two sets · `family`, `table`, `address` the maps of one set · `management`, `comments`, `counters`, `listener`
+//! `generations` the two sets · `family`, `table`, `address` the maps of one set, `outers` what
+//! they stand in · `management`, `comments`, `counters`, `listener`
 //! what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
 
 mod address;
@@ -20,6 +21,7 @@ mod isp;
 mod limit;
 mod listener;
 mod management;
+pub(super) mod outers;
 mod pinned;
 mod rule;
 mod table;
