@@ -18,7 +18,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::rules::Rule;
+use crate::{packet::Packet, rules::Rule};
 
 /// Default bounds; the loader replaces them with the config's.
 const MAX_HOSTS: usize = 262_144;
@@ -35,6 +35,10 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// 0 to the word that says which rule set is in force. Written by userspace. Unwritten: the first one, for good.
 #[btf_map]
 pub static GENERATION: Array<u64, 1> = Array::new();
+
+/// 0 to the edition of the tries: what a source was remembered by an older one counts no more. Written by userspace after each change.
+#[btf_map]
+pub static EDITION: Array<u64, 1> = Array::new();
 
 /// Port / 64 to a word with a bit per port. Written by userspace. Unwritten: no port is guarded and everything passes.
 #[btf_map]
@@ -128,6 +132,10 @@ pub static TELLING: PerCpuArray<Telling, 1> = PerCpuArray::new();
 /// Generation to what its place holds, and how often that changed. Userspace's own.
 #[btf_map]
 pub static SETS: Array<u64, PLACES> = Array::new();
+
+/// 0 to the packet that this CPU judges: it would take an eighth of the stack, which is short. Written and read here only.
+#[btf_map]
+pub static PACKET: PerCpuArray<Packet, 1> = PerCpuArray::new();
 
 /// Number to a rule's comment. Userspace's own: it stands here so that it lives as long as the rules.
 #[btf_map]

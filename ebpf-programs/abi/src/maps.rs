@@ -7,6 +7,8 @@
 pub const SETTINGS: &str = "SETTINGS";
 /// One entry: the word of [`generation`](crate::generation).
 pub const GENERATION: &str = "GENERATION";
+/// One entry: a number that grows with every change of a trie in force.
+pub const EDITION: &str = "EDITION";
 /// One bit per TCP port, [`PORT_WORDS`] words: the ports that the filter guards.
 pub const PROTECTED: &str = "PROTECTED";
 /// Destination addresses that the filter guards: hash, [`V6`](crate::rules::V6) (IPv4 mapped) to 1.
@@ -60,9 +62,10 @@ pub const COMMENTS: &str = "COMMENTS";
 pub const RULE_SET: [&str; 6] = [HOSTS_V4, HOSTS_V6, PREFIXES_V4, PREFIXES_V6, ISPS_V4, ISPS_V6];
 
 /// Every map of the filter, in the order in which they are pinned.
-pub const ALL: [&str; 26] = [
+pub const ALL: [&str; 27] = [
     SETTINGS,
     GENERATION,
+    EDITION,
     SETS,
     PROTECTED,
     ADDRESSES,

@@ -20,7 +20,7 @@ unsafe impl aya::Pod for Settings {}
 unsafe impl aya::Pod for Counter {}
 // SAFETY: as above: 4 * 8 + 5 * 4 + 2 * 2 + 4 + 4 + 16.
 unsafe impl aya::Pod for Limits {}
-// SAFETY: as above: 4 * 8.
+// SAFETY: as above: 5 * 8.
 unsafe impl aya::Pod for SourceState {}
 // SAFETY: as above: 4 * 8.
 unsafe impl aya::Pod for Rate {}
