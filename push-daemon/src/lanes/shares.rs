@@ -28,6 +28,9 @@ const LEAST_BURST_MS: u64 = 20;
 /// Two full frames, the least that a bucket holds.
 const LEAST_BURST_BYTES: u64 = 2 * 1_514;
 
+/// How far control alone may spend a lane's time in advance.
+const LONGEST_CONTROL_NS: u64 = 100_000_000;
+
 /// How fast a lane goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Pace {
@@ -89,26 +92,41 @@ impl Shares {
         (HEAD_START + moment.saturating_duration_since(self.began)).as_nanos() as u64
     }
 
-    /// Takes up to `most` bytes out of the bucket of `lane`, for a shard where `mine` clients wait.
-    pub(crate) fn take(&self, lane: u8, pace: Pace, now: u64, most: u64, mine: u32) -> u64 {
+    /// Takes up to `most` bytes out of the bucket of `lane`, for a shard that last did so `since_ns` ago and where `mine`
+    /// clients wait. While others wait elsewhere, it gets its part of what has flowed in since, and of what nobody fetches;
+    /// so a shard that comes more often gets no more.
+    pub(crate) fn take(&self, lane: u8, pace: Pace, now: u64, most: u64, mine: u32, since_ns: u64) -> u64 {
         let bucket = &self.buckets[usize::from(lane)];
-        let mine = mine.max(1);
-        let all = bucket.waiting.load(Relaxed).max(mine);
-        let earliest = now.saturating_sub(pace.ns_for(pace.burst));
-        let mut before = bucket.spent_until.load(Relaxed);
-        loop {
-            let from = before.max(earliest);
-            let there = pace.bytes_in(now.saturating_sub(from)).min(pace.burst);
-            let part = (u128::from(there) * u128::from(mine) / u128::from(all)) as u64;
-            let taken = part.min(most);
-            if taken == 0 {
-                return 0;
+        let waiting = bucket.waiting.load(Relaxed);
+        // Who has nobody waiting yet, and is not among them.
+        let (mine, all) = if mine == 0 { (1, waiting.saturating_add(1)) } else { (mine, waiting.max(mine)) };
+        let part = |there: u64| {
+            if mine == all {
+                return there;
             }
-            match bucket.spent_until.compare_exchange_weak(before, from + pace.ns_for(taken), Relaxed, Relaxed) {
-                Ok(_) => return taken,
-                Err(meanwhile) => before = meanwhile,
-            }
-        }
+            let part_of = |bytes: u64| (u128::from(bytes) * u128::from(mine) / u128::from(all)) as u64;
+            let part = part_of(pace.bytes_in(since_ns)).min(there);
+            part + part_of((there - part).saturating_sub(pace.burst / 4))
+        };
+        let mut taken = 0;
+        self.update(lane, pace, now, |from| {
+            taken = part(pace.bytes_in(now.saturating_sub(from)).min(pace.burst)).min(most);
+            (taken > 0).then(|| from.saturating_add(pace.ns_for(taken)))
+        });
+        taken
+    }
+
+    /// What went beyond what was taken: nobody gets anything until it has flowed in.
+    pub(crate) fn charge(&self, lane: u8, pace: Pace, now: u64, bytes: u64) {
+        self.update(lane, pace, now, |from| Some(from.saturating_add(pace.ns_for(bytes))));
+    }
+
+    /// The same for control, which is sent whatever there is; that others wait for it no longer than a moment is bound to.
+    pub(crate) fn charge_control(&self, lane: u8, pace: Pace, now: u64, bytes: u64) {
+        self.update(lane, pace, now, |from| {
+            let until = from.saturating_add(pace.ns_for(bytes)).min(now + LONGEST_CONTROL_NS);
+            (until > from).then_some(until)
+        });
     }
 
     /// Gives back what was taken and not needed.
@@ -118,17 +136,29 @@ impl Shares {
         self.buckets[usize::from(lane)].spent_until.fetch_sub(ns, Relaxed);
     }
 
+    /// What is spent beyond `now` is forgotten: the lane goes at another pace from here.
+    pub(crate) fn forget(&self, lane: u8, now: u64) {
+        self.buckets[usize::from(lane)].spent_until.fetch_min(now, Relaxed);
+    }
+
+    /// Moves the moment up to which a lane's time is spent.
+    fn update(&self, lane: u8, pace: Pace, now: u64, mut until: impl FnMut(u64) -> Option<u64>) {
+        let earliest = now.saturating_sub(pace.ns_for(pace.burst));
+        // Nothing to be told: what the closure found out it has kept.
+        let _as_it_was = self.buckets[usize::from(lane)]
+            .spent_until
+            .fetch_update(Relaxed, Relaxed, |spent| until(spent.max(earliest)));
+    }
+
     /// A shard has now `mine` clients that wait for `lane`, where it had `before`.
     pub(crate) fn tell_waiting(&self, lane: u8, before: u32, mine: u32) {
         self.buckets[usize::from(lane)].waiting.fetch_add(mine.wrapping_sub(before), Relaxed);
     }
 
-    /// Milliseconds until a shard where `mine` clients wait has got `bytes`.
-    pub(crate) fn ms_until(&self, lane: u8, pace: Pace, bytes: u64, mine: u32) -> u32 {
-        let all = self.buckets[usize::from(lane)].waiting.load(Relaxed).max(mine.max(1));
-        let of_all = u128::from(bytes) * u128::from(all) / u128::from(mine.max(1));
-        let ns = pace.ns_for(u64::try_from(of_all).unwrap_or(u64::MAX));
-        u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX)
+    /// Milliseconds until there is something again.
+    pub(crate) fn ms_until_more(&self, lane: u8, now: u64) -> u32 {
+        let spent = self.buckets[usize::from(lane)].spent_until.load(Relaxed);
+        u32::try_from(spent.saturating_sub(now) / 1_000_000).unwrap_or(u32::MAX)
     }
 }
 
@@ -138,7 +168,8 @@ mod tests {
 
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    const MS: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MS;
 
     fn pace(rate: u64, burst: u64) -> Pace {
         Pace::of(&Lane { id: 1, name: "telecom".to_owned(), rate, burst })
@@ -163,53 +194,94 @@ mod tests {
     fn what_one_shard_leaves_is_there_for_another() {
         let shares = Shares::new();
         let now = start(&shares);
-        assert_eq!(shares.take(1, PLAIN, now, 20_000, 0), 20_000, "it begins full");
-        assert_eq!(shares.take(1, PLAIN, now, 20_000, 0), 12_000);
-        assert_eq!(shares.take(1, PLAIN, now, 20_000, 0), 0);
-        assert_eq!(shares.take(1, PLAIN, now + SECOND / 100, u64::MAX, 0), 10_000);
+        let take = |lane, moment, most| shares.take(lane, PLAIN, moment, most, 0, 0);
+        assert_eq!(take(1, now, 20_000), 20_000, "it begins full");
+        assert_eq!(take(1, now, 20_000), 12_000);
+        assert_eq!(take(1, now, 20_000), 0);
+        assert_eq!(take(1, now + 10 * MS, u64::MAX), 10_000);
         shares.give_back(1, PLAIN, 5_001);
-        assert_eq!(shares.take(1, PLAIN, now + SECOND / 100, u64::MAX, 0), 5_000);
-        assert_eq!(shares.take(1, PLAIN, now + 3_600 * SECOND, u64::MAX, 0), 32_000, "it holds no more than its burst");
-        assert_eq!(shares.take(2, PLAIN, now, u64::MAX, 0), 32_000, "lanes are apart");
+        assert_eq!(take(1, now + 10 * MS, u64::MAX), 5_000);
+        assert_eq!(take(1, now + 3_600 * SECOND, u64::MAX), 32_000, "it holds no more than its burst");
+        assert_eq!(take(2, now, u64::MAX), 32_000, "lanes are apart");
     }
 
     #[test]
-    fn shards_where_clients_wait_take_by_their_number_and_leave_nothing_for_good() {
+    fn what_went_beyond_has_to_flow_in_first_and_what_was_at_another_pace_is_forgotten() {
+        let shares = Shares::new();
+        let now = start(&shares);
+        shares.charge(1, PLAIN, now, 32_000 + 50_000);
+        assert_eq!((shares.take(1, PLAIN, now + 50 * MS, 9, 0, 0), shares.ms_until_more(1, now)), (0, 50));
+        assert_eq!(shares.take(1, PLAIN, now + 51 * MS, 9_999, 0, 0), 1_000);
+        shares.charge(1, PLAIN, now + 51 * MS, 5_000_000);
+        shares.forget(1, now + 51 * MS);
+        assert_eq!(shares.take(1, PLAIN, now + 52 * MS, 9_999, 0, 0), 1_000);
+    }
+
+    #[test]
+    fn control_spends_no_more_than_a_moment_in_advance() {
+        let shares = Shares::new();
+        let now = start(&shares);
+        shares.charge_control(1, PLAIN, now, 40_000);
+        assert_eq!(shares.ms_until_more(1, now), 8);
+        shares.charge_control(1, PLAIN, now, 5_000_000);
+        assert_eq!(shares.ms_until_more(1, now), 100);
+        shares.charge(1, PLAIN, now, 100_000);
+        shares.charge_control(1, PLAIN, now, 1_000);
+        assert_eq!(shares.ms_until_more(1, now), 200, "and takes nothing back");
+    }
+
+    #[test]
+    fn shards_where_clients_wait_take_by_their_number_however_often_they_come() {
         let shares = Shares::new();
         let now = start(&shares);
         shares.tell_waiting(1, 0, 3);
         shares.tell_waiting(1, 0, 1);
-        assert_eq!(shares.take(1, PLAIN, now, u64::MAX, 3), 24_000);
-        assert_eq!(shares.take(1, PLAIN, now, u64::MAX, 1), 2_000, "a fourth of what is left");
-        assert_eq!(shares.ms_until(1, PLAIN, 3_000, 1), 12);
+        shares.charge(1, PLAIN, now, 32_000);
+        let (mut often, mut seldom) = (0, 0);
+        for ms in 1..=1_000 {
+            often += shares.take(1, PLAIN, now + ms * MS, u64::MAX, 3, MS);
+            if ms % 10 == 0 {
+                seldom += shares.take(1, PLAIN, now + ms * MS, u64::MAX, 1, 10 * MS);
+            }
+        }
+        assert_eq!((often, seldom), (750_000, 250_000));
         shares.tell_waiting(1, 3, 0);
-        assert_eq!(shares.take(1, PLAIN, now, u64::MAX, 1), 6_000);
-        assert_eq!(shares.ms_until(1, PLAIN, 3_000, 1), 3);
+        assert_eq!(shares.take(1, PLAIN, now + 1_010 * MS, u64::MAX, 1, 10 * MS), 10_000);
+        let newcomer = shares.take(1, PLAIN, now + 1_020 * MS, u64::MAX, 0, 10 * MS);
+        assert_eq!(newcomer, 5_000, "beside one who waits elsewhere");
     }
 
     proptest! {
-        /// Shards that come when they like, want what they like, and give back a part of it.
+        /// Shards that come when they like, want what they like, and give back a part of it or go beyond it.
         #[test]
         fn together_they_never_take_more_than_flows_in(
             rate in prop_oneof![1_u64..1_000_000, 1_000_000_u64..20_000_000_000],
             burst in 0_u64..1_000_000,
-            steps in prop::collection::vec((0_u64..50_000_000, 0_u64..200_000, 0_u32..20, 0_u64..4), 1..200),
+            steps in prop::collection::vec((0_u64..50_000_000, 0_u64..200_000, 0_u32..20, 0_u64..6), 1..200),
         ) {
             let shares = Shares::new();
             let pace = pace(rate, burst);
             let began = start(&shares);
             let (mut now, mut all) = (began, 0_u64);
             shares.tell_waiting(1, 0, 10);
-            for (later, most, mine, part_not_needed) in steps {
+            for (later, most, mine, then) in steps {
                 now += later;
-                let taken = shares.take(1, pace, now, most, mine);
+                let taken = shares.take(1, pace, now, most, mine, later);
                 prop_assert!(taken <= most);
-                let back = taken * part_not_needed / 4;
-                if back > 0 {
-                    shares.give_back(1, pace, back);
+                all += taken;
+                prop_assert!(taken == 0 || all <= pace.burst + pace.bytes_in(now - began), "{} by then", all);
+                match then {
+                    0..4 if taken > 0 => {
+                        let back = taken * then / 4;
+                        shares.give_back(1, pace, back);
+                        all -= back;
+                    }
+                    4 => {
+                        shares.charge(1, pace, now, most);
+                        all += most;
+                    }
+                    _ => shares.charge_control(1, pace, now, most),
                 }
-                all += taken - back;
-                prop_assert!(all <= pace.burst + pace.bytes_in(now - began), "{} by then", all);
             }
         }
 
@@ -221,7 +293,7 @@ mod tests {
             let began = start(&shares);
             shares.tell_waiting(1, 0, 1 + others);
             let turns: u64 = 2_000;
-            let got: u64 = (1..=turns).map(|turn| shares.take(1, pace, began + turn * 5_000_000, u64::MAX, 1)).sum();
+            let got: u64 = (1..=turns).map(|turn| shares.take(1, pace, began + turn * 5_000_000, u64::MAX, 1, 5_000_000)).sum();
             let due = pace.bytes_in(turns * 5_000_000);
             prop_assert!(got + pace.burst >= due - due / 50, "{} of {}", got, due);
             prop_assert!(got <= due + pace.burst);

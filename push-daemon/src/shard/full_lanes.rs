@@ -1,0 +1,361 @@
+//! Tests: lanes whose rate is less than what their clients are due.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use wire::goim::op;
+
+use super::by_hand::{ByHand, Viewer, by_hand};
+use super::reason::CloseReason;
+use crate::config::{Config, Limits, SendPath};
+use crate::lanes::{Lane, LanePlan};
+
+/// Where clients of the ISPs 1 and 2 are, and of none.
+const TELECOM: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+const UNICOM: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 1);
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Clients of a lane.
+const VIEWERS: usize = 20;
+
+const TURN: Duration = Duration::from_millis(5);
+
+const TURNS_PER_SECOND: usize = 200;
+
+fn at_rates(telecom: u64, unicom: u64) -> LanePlan {
+    let lane = |id, name: &str, rate| Lane { id, name: name.to_owned(), rate, burst: 0 };
+    let prefixes = [("127.0.1.0/24".parse().unwrap(), 1), ("127.0.2.0/24".parse().unwrap(), 2)];
+    LanePlan::new(vec![lane(1, "telecom", telecom), lane(2, "unicom", unicom)], &prefixes).unwrap()
+}
+
+/// Bounds that no test of patience reaches.
+fn patient() -> Limits {
+    let text = "limits.debt_bytes = 1073741824\nlimits.debt_age_ms = 600000\n";
+    Config::parse(&settings::Source::new("test.toml", text)).unwrap().limits
+}
+
+fn on_each_path(limits: Limits, work: impl Fn(&mut ByHand) + Send + Copy) {
+    by_hand(SendPath::Plain, limits, work);
+    by_hand(SendPath::Auto, limits, work);
+}
+
+/// A body that says which it is, of `bytes`.
+fn body(number: usize, bytes: usize) -> String {
+    format!("{number:08}{}", "x".repeat(bytes - 8))
+}
+
+fn numbers(heard: &[(i32, String)]) -> Vec<usize> {
+    let messages = heard.iter().filter(|(operation, _)| *operation == 1000);
+    messages.map(|(_, body)| body[..8].parse().unwrap()).collect()
+}
+
+/// What a viewer has heard so far.
+struct Listener {
+    viewer: Viewer,
+    heard: Vec<usize>,
+}
+
+impl Listener {
+    fn all(viewers: Vec<Viewer>) -> Vec<Self> {
+        viewers.into_iter().map(|viewer| Self { viewer, heard: Vec::new() }).collect()
+    }
+
+    fn listen(&mut self) {
+        self.heard.extend(numbers(&self.viewer.heard()));
+    }
+}
+
+fn wire_bytes(by_hand: &ByHand, lane: u8) -> u64 {
+    by_hand.counters.lane(lane).unwrap().bytes_total.get()
+}
+
+fn waiting(by_hand: &ByHand, lane: u8) -> u64 {
+    by_hand.counters.lane(lane).unwrap().waiting.get()
+}
+
+#[test]
+fn a_lane_keeps_to_its_rate_loses_nothing_and_its_neighbours_notice_nothing() {
+    const RATE: u64 = 1_000_000;
+    const SECONDS: usize = 5;
+    // Each of the lane's clients is due a kilobyte a turn: four times what the lane may take.
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(RATE, 0));
+        let mut telecom = Listener::all(by_hand.join_from(TELECOM, VIEWERS));
+        let mut others = by_hand.join_from(UNICOM, VIEWERS);
+        others.extend(by_hand.join_from(ELSEWHERE, VIEWERS));
+        // So that the burst of the beginning is gone.
+        let settle = 40;
+        let mut before = 0;
+        for number in 0..settle + SECONDS * TURNS_PER_SECOND {
+            if number == settle {
+                before = wire_bytes(by_hand, 1);
+            }
+            // To the room, and now and then to all: one order for each client.
+            let text = body(number, 1_000);
+            if number % 10 == 9 {
+                by_hand.push_to_all(&text)
+            } else {
+                by_hand.push(&text)
+            }
+            by_hand.turn_at_once(TURN);
+            for viewer in &mut others {
+                assert_eq!(numbers(&viewer.hears(1)), [number], "in the round that it was due");
+            }
+            telecom.iter_mut().for_each(Listener::listen);
+        }
+        let sent = wire_bytes(by_hand, 1) - before;
+        let due = RATE * SECONDS as u64 * 31 / 32;
+        assert!(sent.abs_diff(due) < due / 50, "{sent} of {due} bytes");
+        assert!(waiting(by_hand, 1) > 0);
+        assert!(by_hand.counters.lane(1).unwrap().delayed_total.get() > 0);
+        let all = settle + SECONDS * TURNS_PER_SECOND;
+        for _ in 0..60 * TURNS_PER_SECOND {
+            if by_hand.counters.debtors.get() == 0 {
+                break;
+            }
+            by_hand.turn_at_once(TURN);
+            telecom.iter_mut().for_each(Listener::listen);
+        }
+        for listener in &mut telecom {
+            while listener.heard.len() < all {
+                let heard = listener.viewer.hears(1);
+                listener.heard.extend(numbers(&heard));
+            }
+            assert!(listener.heard.iter().copied().eq(0..all), "each once and in order");
+        }
+        let counters = &by_hand.counters;
+        assert_eq!((counters.dropped_packets_total.get(), counters.owed_bytes.get(), waiting(by_hand, 1)), (0, 0, 0));
+        assert_eq!(counters.delivered_packets_total.get(), (3 * VIEWERS * all) as u64);
+    });
+}
+
+#[test]
+fn messages_that_come_while_a_client_waits_ride_together() {
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(20_000, 0));
+        let mut viewers = by_hand.join_from(TELECOM, VIEWERS);
+        // Nothing is left of the burst.
+        by_hand.push(&body(0, 1_000));
+        for _ in 0..4 * TURNS_PER_SECOND {
+            by_hand.turn_at_once(TURN);
+        }
+        let before = wire_bytes(by_hand, 1);
+        by_hand.push(&body(1, 1_000));
+        by_hand.turn_at_once(Duration::ZERO);
+        assert!(waiting(by_hand, 1) > 0);
+        for number in 2..12 {
+            by_hand.push(&body(number, 8));
+            by_hand.turn_at_once(Duration::ZERO);
+        }
+        by_hand.turn_until("nobody waits", |by_hand| {
+            by_hand.turn_at_once(TURN);
+            by_hand.counters.debtors.get() == 0
+        });
+        assert!(viewers.iter_mut().all(|viewer| numbers(&viewer.hears(12)).into_iter().eq(0..12)));
+        let sent = wire_bytes(by_hand, 1) - before;
+        let payload = VIEWERS as u64 * (1_016 + 10 * 24);
+        let headers = (sent - payload) / 66;
+        assert!(headers < 2 * VIEWERS as u64 + VIEWERS as u64 / 2, "{headers} segments for {VIEWERS} clients");
+    });
+}
+
+#[test]
+fn control_is_never_behind_what_a_lane_holds_back() {
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(1_000, 0));
+        let mut viewers = by_hand.join_from(TELECOM, VIEWERS);
+        by_hand.push(&body(0, 1_000));
+        by_hand.push(&body(1, 1_000));
+        by_hand.turn(Duration::ZERO);
+        by_hand.turn(Duration::ZERO);
+        assert!(waiting(by_hand, 1) > VIEWERS as u64 / 2);
+        for viewer in &mut viewers {
+            let before = viewer.heard();
+            viewer.send(op::HEARTBEAT, b"");
+            by_hand.turn_until("the heartbeat is answered", |_| {
+                let heard = viewer.heard();
+                heard.iter().any(|(operation, _)| *operation == op::HEARTBEAT_REPLY)
+            });
+            assert!(before.len() <= 2);
+        }
+        assert!(waiting(by_hand, 1) > VIEWERS as u64 / 2, "the data waits as before");
+        // And so is the answer to who comes now.
+        assert_eq!(by_hand.join_from(TELECOM, 1).len(), 1);
+    });
+}
+
+#[test]
+fn who_waits_too_long_is_closed_for_the_lane_told_so_and_counted_until_the_rest_fits() {
+    on_each_path(Config::default().limits, |by_hand| {
+        by_hand.set_lanes(at_rates(220_000, 0));
+        let mut telecom = by_hand.join_from(TELECOM, VIEWERS);
+        let mut others = by_hand.join_from(UNICOM, VIEWERS);
+        let mut ended = Vec::new();
+        let mut still_there = vec![Vec::new(); VIEWERS];
+        // Twice as much is due to the lane. What one is owed until its time is up is less than the bound in bytes.
+        for number in 0..40 * TURNS_PER_SECOND / 10 {
+            by_hand.push(&body(number, 1_000));
+            for _ in 0..10 {
+                by_hand.turn_at_once(TURN);
+            }
+            others.iter_mut().for_each(|viewer| assert_eq!(numbers(&viewer.hears(1)), [number]));
+            for (at, viewer) in telecom.iter_mut().enumerate().filter(|(at, _)| !ended.contains(at)).collect::<Vec<_>>()
+            {
+                let (heard, is_over) = viewer.heard_or_over();
+                still_there[at].extend(numbers(&heard));
+                if is_over {
+                    let (operation, words) = heard.last().unwrap();
+                    assert_eq!(*operation, op::DISCONNECT_REPLY);
+                    assert!(words.contains("the way to your provider is full"), "{words}");
+                    ended.push(at);
+                }
+            }
+        }
+        let counters = &by_hand.counters;
+        let closed = counters.closed(CloseReason::LaneAge).get();
+        assert_eq!(closed, counters.lane(1).unwrap().closed_total.get());
+        assert_eq!(
+            (counters.closed(CloseReason::DebtAge).get(), counters.closed(CloseReason::DebtBytes).get()),
+            (0, 0)
+        );
+        assert_eq!(closed, ended.len() as u64);
+        assert!((VIEWERS / 3..VIEWERS).contains(&ended.len()), "{closed} of {VIEWERS}, of whom half fit");
+        for heard in &still_there {
+            assert!(heard.iter().copied().eq(0..heard.len()), "each once and in order, as far as it got");
+        }
+    });
+}
+
+#[test]
+fn who_is_owed_too_much_is_closed_for_the_lane_and_what_it_was_owed_is_counted() {
+    on_each_path(Config::default().limits, |by_hand| {
+        by_hand.set_lanes(at_rates(1_000, 0));
+        let telecom = by_hand.join_from(TELECOM, VIEWERS);
+        let mut pushed = 0;
+        while by_hand.counters.joined.get() > 0 {
+            by_hand.push(&body(pushed, 60_000));
+            by_hand.turn_at_once(Duration::ZERO);
+            pushed += 1;
+            assert!(pushed < 10, "a debt of {} bytes is enough", Config::default().limits.debt_bytes.count());
+        }
+        let counters = &by_hand.counters;
+        assert_eq!(counters.closed(CloseReason::LaneBytes).get(), VIEWERS as u64);
+        assert_eq!(counters.lane(1).unwrap().closed_total.get(), VIEWERS as u64);
+        assert_eq!((waiting(by_hand, 1), counters.owed_bytes.get()), (0, 0));
+        let sent = counters.delivered_packets_total.get() - counters.dropped_packets_total.get();
+        assert!(sent <= 1, "{sent} went");
+        drop(telecom);
+    });
+}
+
+#[test]
+fn a_rate_that_changes_takes_effect_at_once() {
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(1_000, 0));
+        let mut viewers = by_hand.join_from(TELECOM, VIEWERS);
+        by_hand.push(&body(0, 50_000));
+        by_hand.turn(TURN);
+        by_hand.turn(TURN);
+        // One got it, and a minute is due for that.
+        assert_eq!(waiting(by_hand, 1), VIEWERS as u64 - 1);
+        by_hand.set_lanes(at_rates(1_000_000, 0));
+        let before = wire_bytes(by_hand, 1);
+        for _ in 0..TURNS_PER_SECOND / 2 {
+            by_hand.turn_at_once(TURN);
+        }
+        let sent = wire_bytes(by_hand, 1) - before;
+        assert!(sent.abs_diff(484_000) < 60_000, "{sent} in half a second");
+        by_hand.set_lanes(at_rates(0, 0));
+        by_hand.turn(Duration::ZERO);
+        by_hand.turn(Duration::ZERO);
+        assert_eq!(waiting(by_hand, 1), 0, "without a bound nobody waits");
+        assert!(viewers.iter_mut().all(|viewer| numbers(&viewer.hears(1)) == [0]));
+    });
+}
+
+#[test]
+fn another_plan_moves_clients_to_other_lanes_and_none_takes_all_away() {
+    let lane = |id, rate| Lane { id, name: format!("isp{id}"), rate, burst: 0 };
+    let of_telecom = |id| {
+        let prefix = ("127.0.1.0/24".parse().unwrap(), id);
+        LanePlan::new(vec![lane(1, 1_000), lane(2, 0), lane(3, 1_000)], &[prefix]).unwrap()
+    };
+    let connections =
+        |by_hand: &ByHand| [0, 1, 2, 3].map(|lane| by_hand.counters.lane(lane).unwrap().connections.get());
+    let all = VIEWERS as u64;
+    on_each_path(patient(), move |by_hand| {
+        // Who was there before there were lanes is in them as well.
+        let mut telecom = by_hand.join_from(TELECOM, VIEWERS);
+        let mut others = by_hand.join_from(ELSEWHERE, VIEWERS);
+        by_hand.set_lanes(of_telecom(1));
+        by_hand.turn(Duration::ZERO);
+        assert_eq!(connections(by_hand), [all, all, 0, 0]);
+        by_hand.push(&body(0, 10_000));
+        by_hand.turn(TURN);
+        by_hand.turn(TURN);
+        assert_eq!(waiting(by_hand, 1), all - 1);
+        // To a lane that is as slow: nobody is forgotten, nobody waits twice.
+        by_hand.set_lanes(of_telecom(3));
+        by_hand.turn(TURN);
+        by_hand.turn(TURN);
+        assert_eq!(connections(by_hand), [all, 0, 0, all]);
+        assert_eq!((waiting(by_hand, 1), waiting(by_hand, 3)), (0, all - 2));
+        // To one without a bound.
+        by_hand.set_lanes(of_telecom(2));
+        by_hand.turn(TURN);
+        by_hand.turn(TURN);
+        assert_eq!((connections(by_hand), waiting(by_hand, 3)), ([all, 0, all, 0], 0));
+        assert!(telecom.iter_mut().all(|viewer| numbers(&viewer.hears(1)) == [0]));
+        by_hand.set_lanes(of_telecom(1));
+        by_hand.turn(TURN);
+        by_hand.push(&body(1, 10_000));
+        by_hand.turn(TURN);
+        assert!(waiting(by_hand, 1) > 0);
+        by_hand.set_lanes(LanePlan::default());
+        by_hand.turn(TURN);
+        by_hand.turn(TURN);
+        let before = wire_bytes(by_hand, 0) + wire_bytes(by_hand, 1);
+        by_hand.push(&body(2, 10_000));
+        by_hand.turn(TURN);
+        assert!(telecom.iter_mut().all(|viewer| numbers(&viewer.hears(2)) == [1, 2]));
+        assert!(others.iter_mut().all(|viewer| numbers(&viewer.hears(3)) == [0, 1, 2]));
+        assert_eq!(wire_bytes(by_hand, 0) + wire_bytes(by_hand, 1), before, "without lanes nothing is counted");
+        assert_eq!(by_hand.counters.debtors.get(), 0);
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_all_in_order_and_keeps_nobody_of_its_lane_waiting() {
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(20_000_000, 0));
+        let mut slow = Listener::all(by_hand.join_from(TELECOM, 1));
+        let mut fast = Listener::all(by_hand.join_from(TELECOM, 3));
+        let mut pushed = 0;
+        // Until its socket takes no more.
+        while by_hand.counters.debtors.get() == 0 || waiting(by_hand, 1) > 0 || pushed < 20 {
+            by_hand.push(&body(pushed, 60_000));
+            pushed += 1;
+            for _ in 0..10 {
+                by_hand.turn_at_once(TURN);
+                fast.iter_mut().for_each(Listener::listen);
+            }
+            assert!(pushed < 1_000);
+        }
+        // Its turn comes, its socket is full, and the lane goes on with the others.
+        for _ in 0..20 {
+            by_hand.push(&body(pushed, 60_000));
+            pushed += 1;
+            by_hand.turn_at_once(10 * TURN);
+            fast.iter_mut().for_each(Listener::listen);
+        }
+        slow[0].viewer.send(op::HEARTBEAT, b"");
+        for listener in slow.iter_mut().chain(&mut fast) {
+            by_hand.turn_until("everything has come", |by_hand| {
+                by_hand.turn_at_once(TURN);
+                listener.listen();
+                listener.heard.len() == pushed
+            });
+            assert!(listener.heard.iter().copied().eq(0..pushed), "each once and in order");
+        }
+    });
+}
