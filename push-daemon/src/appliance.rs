@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use wire::key::KeySecret;
 use wire::trunk::NodeAddress;
 
-use crate::admin::{self, ShardView, Sources};
+use crate::admin::{self, LaneStatus, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::{KernelError, KernelPlane};
+use crate::lanes::{LaneOrder, LanePlan};
 use crate::plan::Plan;
 use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
@@ -128,6 +129,7 @@ impl Appliance {
             shards: views.collect(),
             trunk: Arc::new(TrunkStatus::new(&config.trunk.lines)),
             kernel: kernel.map(Mutex::new),
+            lanes: Mutex::new(LaneOrder::none()),
             started,
         });
         let (stop_admin, admin_stops) = oneshot::channel();
@@ -170,6 +172,21 @@ impl Appliance {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Has every shard keep to another plan of lanes. Rates hold at once; which lane a client is in is looked up again
+    /// within moments.
+    pub fn set_lanes(&self, plan: LanePlan) {
+        let mut lanes = self.sources.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        *lanes = lanes.replaced(plan, Instant::now());
+        // With the lock, so that all shards get plans in the same order.
+        self.order_all(|| Order::Lanes(lanes.clone()));
+    }
+
+    /// How the lanes are.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<LaneStatus> {
+        self.sources.lanes()
     }
 
     /// Looks after the parts until `signal` fires.
