@@ -28,6 +28,9 @@ const LEAST_BURST_MS: u64 = 20;
 /// Two full frames, the least that a bucket holds.
 const LEAST_BURST_BYTES: u64 = 2 * 1_514;
 
+/// The most that a bucket holds: sums of it are far from what an integer takes.
+const MOST_BURST_BYTES: u64 = 1 << 60;
+
 /// How far control alone may spend a lane's time in advance.
 const LONGEST_CONTROL_NS: u64 = 100_000_000;
 
@@ -44,7 +47,7 @@ impl Pace {
     pub(crate) fn of(lane: &Lane) -> Self {
         let rate = lane.rate - lane.rate / SPARED_PART;
         let least = (rate / 1_000).saturating_mul(LEAST_BURST_MS).max(LEAST_BURST_BYTES);
-        Self { rate, burst: lane.burst.max(least) }
+        Self { rate, burst: lane.burst.max(least).min(MOST_BURST_BYTES) }
     }
 
     pub(crate) fn is_bounded(self) -> bool {
@@ -184,6 +187,7 @@ mod tests {
         assert_eq!(pace(32_000_000, 0), Pace { rate: 31_000_000, burst: 620_000 });
         assert_eq!(pace(32_000_000, 1 << 20), Pace { rate: 31_000_000, burst: 1 << 20 });
         assert_eq!(pace(1, 0), Pace { rate: 1, burst: 3_028 });
+        assert_eq!(pace(1, u64::MAX).burst, 1 << 60);
         assert!(!pace(0, 5).is_bounded());
     }
 
