@@ -39,6 +39,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often rules that have expired give their places back, in watches. The filter passes over them at once.
 const RULE_SWEEP_WATCHES: u32 = 10;
 
+/// How long an order waits before a full queue is tried again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
 /// Beyond the drain, for goodbyes that linger.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -95,6 +98,8 @@ pub struct Appliance {
     sources: Arc<Sources>,
     trunk: TrunkThread,
     stop_admin: oneshot::Sender<()>,
+    /// Held by who changes the plan of lanes.
+    changing_lanes: tokio::sync::Mutex<()>,
     draining: Arc<AtomicBool>,
     drain_ms: u32,
     admin_address: SocketAddr,
@@ -165,7 +170,8 @@ impl Appliance {
             sends = if in_ring { "io_uring" } else { "one by one" }, "ready for clients"
         );
         let drain_ms = config.limits.drain_ms.get_u32();
-        Ok(Self { shards, sources, trunk, stop_admin, draining, drain_ms, admin_address })
+        let changing_lanes = tokio::sync::Mutex::new(());
+        Ok(Self { shards, sources, trunk, stop_admin, changing_lanes, draining, drain_ms, admin_address })
     }
 
     /// Where operators look.
@@ -175,12 +181,27 @@ impl Appliance {
     }
 
     /// Has every shard keep to another plan of lanes. Rates hold at once; which lane a client is in is looked up again
-    /// within moments.
-    pub fn set_lanes(&self, plan: LanePlan) {
-        let mut lanes = self.sources.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        *lanes = lanes.replaced(plan, Instant::now());
-        // With the lock, so that all shards get plans in the same order.
-        self.order_all(|| Order::Lanes(lanes.clone()));
+    /// within moments. A shard that is behind is waited for; who drops the wait leaves some shards with the plan before, until
+    /// the next one comes.
+    pub async fn set_lanes(&self, plan: LanePlan) {
+        // So that all shards get plans in the same order.
+        let _alone = self.changing_lanes.lock().await;
+        let order = {
+            let mut lanes = self.sources.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            *lanes = lanes.replaced(plan, Instant::now());
+            lanes.clone()
+        };
+        for shard in &self.shards {
+            let mut next = Order::Lanes(order.clone());
+            while let Err(back) = shard.handle.queue(next)
+                && !shard.thread.is_finished()
+            {
+                shard.handle.wake();
+                tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+                next = back;
+            }
+            shard.handle.wake();
+        }
     }
 
     /// How the lanes are.
@@ -278,7 +299,7 @@ impl Appliance {
                     // The queue is bounded and its shard takes from it: there is room in a moment.
                     Err(back) => {
                         shard.handle.wake();
-                        std::thread::sleep(Duration::from_millis(1));
+                        std::thread::sleep(FULL_QUEUE_PAUSE);
                         next = back;
                     }
                 }

@@ -102,7 +102,7 @@ impl House {
     fn pace(&self, rate: u64) {
         let lane = Lane { id: 1, name: "everybody".to_owned(), rate, burst: 0 };
         let prefixes = [("127.0.0.0/8".parse().unwrap(), 1)];
-        self.edge.appliance.set_lanes(LanePlan::new(vec![lane], &prefixes).unwrap());
+        self.edge.set_lanes(LanePlan::new(vec![lane], &prefixes).unwrap());
         let everybody = (self.members.len() + self.idle.len()) as u64;
         eventually("everybody is in the lane", || {
             self.edge
@@ -176,7 +176,7 @@ fn lanes_allocate_nothing(house: &mut House) {
     let allocations = allocated(SHARDS, || (0..20).for_each(|_| house.burst()));
     assert!(house.delayed() > delayed, "they waited");
     assert!(allocations <= ONCE, "{allocations} for {} messages that wait for a lane, sends: {send}", 20 * BURST);
-    house.edge.appliance.set_lanes(LanePlan::default());
+    house.edge.set_lanes(LanePlan::default());
 }
 
 /// What the trunk allocates for a push does not grow with the number of those who hear it.

@@ -59,7 +59,7 @@ fn shards_together_keep_to_the_rate_of_a_lane() {
     const RATE: u64 = 500_000;
     let (edge, mut clients) = edge_with_clients();
     let began = Instant::now();
-    edge.appliance.set_lanes(plan(RATE));
+    edge.set_lanes(plan(RATE));
     eventually("every client is in its lane", || {
         (edge.appliance.lanes()[0].connections == CLIENTS as u64).then_some(())
     });
@@ -81,7 +81,7 @@ fn shards_together_keep_to_the_rate_of_a_lane() {
 fn operators_see_who_waits_for_which_lane_and_can_let_them_go() {
     let (edge, mut clients) = edge_with_clients();
     assert!(!get(&edge, "/metrics").contains("push_lane"), "without lanes there is nothing to see");
-    edge.appliance.set_lanes(plan(1_000));
+    edge.set_lanes(plan(1_000));
     let bodies = push_all(&edge);
     // One send of each shard goes beyond what there is.
     let waiting = eventually("clients wait", || {
@@ -105,7 +105,7 @@ fn operators_see_who_waits_for_which_lane_and_can_let_them_go() {
     assert!(!metrics.contains("push_lane_waiting{isp=\"telecom\"} 0\n"), "{metrics}");
     let stats = get(&edge, "/stats");
     assert!(stats.contains(r#""isp":"telecom","rate":1000,"connections":40"#), "{stats}");
-    edge.appliance.set_lanes(plan(0));
+    edge.set_lanes(plan(0));
     hear_all(&mut clients, &bodies);
     eventually("nobody waits", || (edge.appliance.lanes()[0].waiting == 0).then_some(()));
     edge.stop();

@@ -33,12 +33,12 @@ pub(crate) struct Debt {
     /// split one; so a client that asks and never reads makes no search longer.
     control: usize,
     /// Whether it is the lane that lets the client wait, and who waits before and after it.
-    pub(crate) turn: Turn,
+    pub(crate) turn: LaneTurn,
 }
 
 /// A place in the row of those who wait for their lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Turn {
+pub(crate) enum LaneTurn {
     /// In no row.
     #[default]
     None,
@@ -46,7 +46,7 @@ pub(crate) enum Turn {
     Between(u32, u32),
 }
 
-impl Turn {
+impl LaneTurn {
     /// The same place, with another neighbour after it.
     pub(crate) fn with_after(self, after: u32) -> Self {
         match self {
@@ -74,6 +74,8 @@ pub(crate) struct Owed {
     pub(crate) control: bool,
 }
 
+const _: () = assert!(size_of::<Owed>() == 48, "what each message costs for a client that waits");
+
 impl Debt {
     /// When the oldest entry came.
     pub(crate) fn since(&self) -> Option<Tick> {
@@ -96,7 +98,7 @@ impl Debt {
 
     /// It is the lane that lets the client wait, not its socket.
     pub(crate) fn waits_for_lane(&self) -> bool {
-        self.turn != Turn::None
+        self.turn != LaneTurn::None
     }
 
     /// Control waits, which no lane holds back.

@@ -203,12 +203,6 @@ impl Shard {
         debt.is_some_and(Debt::waits_for_lane)
     }
 
-    /// Whether what follows on the stream would stand between two packets.
-    pub(crate) fn is_between_packets(&self, slot: u32) -> bool {
-        let debt = self.debts.get(self.connections[slot].debt);
-        debt.is_none_or(|debt| debt.waits_for_lane() && !debt.is_split())
-    }
-
     /// The socket takes bytes again: pays what it can of the debt.
     pub(crate) fn pay(&mut self, slot: u32) {
         if !self.pay_some(slot, false) {
@@ -308,6 +302,14 @@ impl Shard {
             self.counters.dropped_packets_total.add(u64::from(debt.packets()));
             self.owed_bytes -= debt.bytes();
             self.debts.give_back(index, Debt::cleared);
+        }
+    }
+
+    /// The same if all of it waits for the lane, so that a goodbye may take its place.
+    pub(crate) fn forgive_what_waits(&mut self, slot: u32) {
+        let debt = self.debts.get(self.connections[slot].debt);
+        if debt.is_some_and(|debt| debt.waits_for_lane() && !debt.is_split()) {
+            self.forgive(slot);
         }
     }
 

@@ -73,6 +73,17 @@ fn waiting(by_hand: &ByHand, lane: u8) -> u64 {
     by_hand.counters.lane(lane).unwrap().waiting.get()
 }
 
+/// The operation of the last packet before the shard ends the connection.
+fn last_words(by_hand: &mut ByHand, viewer: &mut Viewer) -> i32 {
+    let mut last = None;
+    by_hand.turn_until("the end", |_| {
+        let (heard, is_over) = viewer.heard_or_over();
+        last = heard.last().map(|(operation, _)| *operation).or(last);
+        is_over
+    });
+    last.unwrap()
+}
+
 #[test]
 fn a_lane_keeps_to_its_rate_loses_nothing_and_its_neighbours_notice_nothing() {
     const RATE: u64 = 1_000_000;
@@ -230,7 +241,7 @@ fn who_waits_too_long_is_closed_for_the_lane_told_so_and_counted_until_the_rest_
 fn who_is_owed_too_much_is_closed_for_the_lane_and_what_it_was_owed_is_counted() {
     on_each_path(Config::default().limits, |by_hand| {
         by_hand.set_lanes(at_rates(1_000, 0));
-        let telecom = by_hand.join_from(TELECOM, VIEWERS);
+        let mut telecom = by_hand.join_from(TELECOM, VIEWERS);
         let mut pushed = 0;
         while by_hand.counters.joined.get() > 0 {
             by_hand.push(&body(pushed, 60_000));
@@ -244,7 +255,25 @@ fn who_is_owed_too_much_is_closed_for_the_lane_and_what_it_was_owed_is_counted()
         assert_eq!((waiting(by_hand, 1), counters.owed_bytes.get()), (0, 0));
         let sent = counters.delivered_packets_total.get() - counters.dropped_packets_total.get();
         assert!(sent <= 1, "{sent} went");
-        drop(telecom);
+        telecom.iter_mut().for_each(|viewer| assert_eq!(last_words(by_hand, viewer), op::DISCONNECT_REPLY));
+    });
+}
+
+#[test]
+fn who_is_sent_away_while_it_waits_is_told_at_once() {
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(1_000, 0));
+        let mut viewers = by_hand.join_from(TELECOM, VIEWERS);
+        by_hand.push(&body(0, 10_000));
+        by_hand.turn(TURN);
+        by_hand.turn(TURN);
+        assert_eq!(waiting(by_hand, 1), VIEWERS as u64 - 1);
+        by_hand.kick_all();
+        by_hand.turn(Duration::ZERO);
+        viewers.iter_mut().for_each(|viewer| assert_eq!(last_words(by_hand, viewer), op::DISCONNECT_REPLY));
+        let counters = &by_hand.counters;
+        assert_eq!((waiting(by_hand, 1), counters.owed_bytes.get(), counters.debtors.get()), (0, 0, 0));
+        assert_eq!(counters.dropped_packets_total.get(), VIEWERS as u64 - 1);
     });
 }
 

@@ -23,7 +23,7 @@ use std::time::Instant;
 use super::Shard;
 use super::conn::{NONE, Side};
 use super::counters::{Counters, LaneCounters};
-use super::debt::{Debt, Turn};
+use super::debt::{Debt, LaneTurn};
 use crate::lanes::{LaneOrder, MAX_LANES, Pace, wire_bytes};
 
 /// What goes to one client in one turn.
@@ -50,7 +50,9 @@ pub(crate) struct Lanes {
     open: Vec<u8>,
     /// Clients that wait, over all lanes.
     waiting: u32,
-    /// Of this turn, as shares count it.
+    /// When this turn began.
+    moment: Instant,
+    /// The same, as shares count it.
     now: u64,
 }
 
@@ -87,9 +89,9 @@ const IDLE: Lane = Lane {
 };
 
 impl Lanes {
-    /// No lanes.
-    pub(crate) fn off() -> Self {
-        Self { order: None, lanes: Vec::new(), counters: None, open: Vec::new(), waiting: 0, now: 0 }
+    /// No lanes, at `moment`.
+    pub(crate) fn off(moment: Instant) -> Self {
+        Self { order: None, lanes: Vec::new(), counters: None, open: Vec::new(), waiting: 0, moment, now: 0 }
     }
 
     /// Whether there are lanes. While there are not, no other call is needed.
@@ -111,7 +113,7 @@ impl Lanes {
             self.counters = Some(counters);
             self.lanes = vec![IDLE; MAX_LANES];
             self.open.reserve_exact(MAX_LANES);
-            self.now = order.shares.time(Instant::now());
+            self.now = order.shares.time(self.moment);
         }
         let mut paces = [Pace::default(); MAX_LANES];
         for lane in order.plan.lanes() {
@@ -127,11 +129,12 @@ impl Lanes {
     /// There are no lanes any more, and nobody waits for one.
     pub(crate) fn switch_off(&mut self) {
         self.end_turn();
-        *self = Self { order: self.order.take(), ..Self::off() };
+        *self = Self { order: self.order.take(), ..Self::off(self.moment) };
     }
 
     /// Takes from the shares what those who wait are to get.
     pub(crate) fn begin_turn(&mut self, moment: Instant) {
+        self.moment = moment;
         let Some(order) = self.order.as_ref().filter(|_| !self.lanes.is_empty()) else { return };
         self.now = order.shares.time(moment);
         for id in &self.open {
@@ -248,7 +251,7 @@ impl Lanes {
         if debt.waits_for_lane() {
             return;
         }
-        debt.turn = Turn::Between(lane.last, NONE);
+        debt.turn = LaneTurn::Between(lane.last, NONE);
         let before = std::mem::replace(&mut lane.last, index);
         match debts.get_mut(before) {
             Some(debt) => debt.turn = debt.turn.with_after(index),
@@ -263,7 +266,7 @@ impl Lanes {
     /// The debt waits no longer.
     pub(crate) fn leave(&mut self, id: u8, index: u32, debts: &mut Side<Debt>) {
         let (Some(lane), Some(debt)) = (self.lanes.get_mut(usize::from(id)), debts.get_mut(index)) else { return };
-        let Turn::Between(before, after) = std::mem::take(&mut debt.turn) else { return };
+        let LaneTurn::Between(before, after) = std::mem::take(&mut debt.turn) else { return };
         match debts.get_mut(before) {
             Some(debt) => debt.turn = debt.turn.with_after(after),
             None => lane.first = after,

@@ -186,8 +186,9 @@ impl Shard {
         if phase == Phase::Lingering {
             return self.finish(slot);
         }
+        self.forgive_what_waits(slot);
         // In the middle of a block there is no place for a goodbye.
-        let told = reason.is_told() && self.is_between_packets(slot) && phase != Phase::Upgrading;
+        let told = reason.is_told() && self.connections[slot].debt == NONE && phase != Phase::Upgrading;
         // First, so that who was told finds it counted.
         self.counters.closed(reason).add(1);
         if reason.is_the_lanes() {
@@ -198,7 +199,7 @@ impl Shard {
             self.send_gathered();
         }
         self.withdraw(slot);
-        let broken = !self.is_between_packets(slot);
+        let broken = self.connections[slot].debt != NONE;
         self.forgive(slot);
         let lingers = reason.is_told() && !broken;
         let shut = self.connections[slot].socket.as_ref().map(|socket| shutdown(socket, Shutdown::Write));

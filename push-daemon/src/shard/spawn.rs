@@ -184,7 +184,7 @@ pub(super) fn open(
         owed_bytes: 0,
         debts_next: 0,
         no_debts_since: None,
-        lanes: Lanes::off(),
+        lanes: Lanes::off(Instant::now()),
         labels_next: None,
         handshakes: VecDeque::new(),
         lingers: VecDeque::new(),

@@ -71,7 +71,8 @@ impl Tables {
             (connections[slot].room, connections[slot].room_at) = (joined, at);
             room = joined;
         }
-        Self { connections, rooms, room, name, blocks: BlockPool::new(), lanes: Lanes::off(), due: Vec::new() }
+        let (blocks, lanes) = (BlockPool::new(), Lanes::off(Instant::now()));
+        Self { connections, rooms, room, name, blocks, lanes, due: Vec::new() }
     }
 
     /// The same, with the members in as many lanes as there can be, each with a bound that is never reached.
