@@ -76,7 +76,8 @@ impl Ranges {
     /// From `start` on it is `id`'s, whatever was said of `start` before.
     fn begin(&mut self, start: u128, id: u8) {
         if self.starts.last() == Some(&start) {
-            (self.starts.pop(), self.ids.pop());
+            self.starts.pop();
+            self.ids.pop();
         }
         if self.ids.last().copied().unwrap_or(0) != id {
             self.starts.push(start);
