@@ -1,25 +1,21 @@
 //! The verdict on one frame, and its count.
 //!
-//! In this order: the kill switch, what is not ours to judge, management, malformed, the host's rule, the longest prefix's
-//! rule, pass. It does not parse: `packet` did.
+//! In this order: the kill switch, what is not ours to judge, management, the host's rule, the longest prefix's rule, the limits of
+//! the source, sane headers, the ISP's ingress rate, pass. It does not parse: `packet` did.
 
 use abi::{
-    rules::{self, DENY, MAX_EXPIRED_STEPS, V4, V6},
-    settings::{OBSERVE, PASS_EVERYTHING, Settings},
+    maps::v4_mapped,
+    rules::{self, DENY},
+    settings::{DROP_FRAGMENTS, OBSERVE, ONLY_LISTED_ADDRESSES, PASS_EVERYTHING, Settings},
     verdict::{REASONS, Reason, Verdict},
 };
-use aya_ebpf::{
-    EbpfContext as _,
-    btf_maps::{LpmTrie, lpm_trie::Key},
-    helpers::{bpf_ktime_get_boot_ns, bpf_xdp_get_buff_len},
-    programs::XdpContext,
-};
+use aya_ebpf::{EbpfContext as _, btf_maps::lpm_trie::Key, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 
 use crate::{
-    maps::{
-        COUNTS, HOSTS_V4, HOSTS_V6, MANAGEMENT_V4, MANAGEMENT_V6, PREFIXES_V4, PREFIXES_V6, PROTECTED, Rule, SETTINGS,
-    },
-    packet::{Frame, Packet, Source, Transport, parse},
+    clock, events, isps, limits,
+    maps::{ADDRESSES, COUNTS, MANAGEMENT_V4, MANAGEMENT_V6, PROTECTED, SETTINGS},
+    packet::{Address, Frame, Packet, Transport, parse},
+    rules::{V4_BITS, V6_BITS, find_rule},
 };
 
 /// Judges the frame and counts it.
@@ -27,22 +23,21 @@ use crate::{
 pub fn judge(ctx: &XdpContext) -> Verdict {
     // SAFETY: the helper only reads the context that the kernel gave us.
     let bytes = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
-    let settings = SETTINGS.get(0);
-    let reason = match settings {
-        Some(settings) if settings.kill_switch == PASS_EVERYTHING => Reason::KillSwitch,
-        _ => match parse(&Frame::of(ctx)) {
-            Ok(packet) => decide(&packet, bytes),
-            Err(reason) => reason,
-        },
-    };
-    carry_out(reason, settings, bytes)
+    let Some(settings) = SETTINGS.get(0) else { return Verdict::Pass };
+    if settings.kill_switch == PASS_EVERYTHING {
+        return carry_out(Reason::KillSwitch, settings, None, bytes);
+    }
+    match parse(&Frame::of(ctx)) {
+        Ok(packet) => carry_out(decide(&packet, settings, bytes), settings, Some(&packet), bytes),
+        Err(reason) => carry_out(reason, settings, None, bytes),
+    }
 }
 
 /// What the reason asks for, unless we only observe.
 #[inline(always)]
-fn carry_out(reason: Reason, settings: Option<&Settings>, bytes: u64) -> Verdict {
-    let observed =
-        reason.verdict() == Verdict::Drop && matches!(settings, Some(settings) if settings.observe == OBSERVE);
+fn carry_out(reason: Reason, settings: &Settings, packet: Option<&Packet>, bytes: u64) -> Verdict {
+    let is_drop = reason.verdict() == Verdict::Drop;
+    let observed = is_drop && settings.observe == OBSERVE;
     let place = if observed { reason as u32 + REASONS } else { reason as u32 };
     if let Some(counter) = COUNTS.get_ptr_mut(place) {
         // SAFETY: this CPU's own slot, and an XDP program is not preempted by another on the same CPU.
@@ -51,31 +46,49 @@ fn carry_out(reason: Reason, settings: Option<&Settings>, bytes: u64) -> Verdict
             (*counter).bytes += bytes;
         }
     }
+    if is_drop {
+        events::tell(reason, observed, packet, bytes);
+    }
     if observed { Verdict::Pass } else { reason.verdict() }
 }
 
 #[inline(always)]
-fn decide(packet: &Packet, bytes: u64) -> Reason {
-    let fault = match packet.transport {
+fn decide(packet: &Packet, settings: &Settings, bytes: u64) -> Reason {
+    let (fault, is_connect) = match &packet.transport {
         Transport::Other => return Reason::NotProtected,
+        Transport::Tcp(tcp) if !is_protected(tcp.port) => return Reason::NotProtected,
+        Transport::Tcp(tcp) if tcp.first_fragment && settings.fragments == DROP_FRAGMENTS => {
+            (Some(Reason::Fragment), false)
+        }
+        Transport::Tcp(tcp) => (tcp.fault, tcp.is_connect()),
+        Transport::LaterFragment if settings.fragments == DROP_FRAGMENTS => (Some(Reason::Fragment), false),
         Transport::LaterFragment => return Reason::LaterFragment,
-        Transport::Tcp { port, .. } if !is_protected(port) => return Reason::NotProtected,
-        Transport::Tcp { fault, .. } => fault,
-        Transport::Unknown(fault) => Some(fault),
+        Transport::Unknown(fault) => (Some(*fault), false),
     };
+    if settings.addresses == ONLY_LISTED_ADDRESSES && !is_listed(&packet.destination) {
+        return Reason::NotProtected;
+    }
     if is_management(&packet.source) {
         return Reason::Management;
+    }
+    let generation = clock::generation();
+    let mut moment = clock::Moment::new();
+    let rule = find_rule(generation, &packet.source);
+    if let Some(rule) = rule {
+        rule.hit(bytes);
+        if rule.action() == DENY {
+            return Reason::Denied;
+        }
+    } else if let Some(reason) = limits::exceeded(generation, &packet.source, is_connect, &mut moment) {
+        return reason;
     }
     if let Some(fault) = fault {
         return fault;
     }
-    match find_rule(&packet.source) {
-        Some(rule) => {
-            rule.hit(bytes);
-            if rule.action() == DENY { Reason::Denied } else { Reason::Allowed }
-        }
-        None => Reason::NoRule,
+    if let Some(reason) = isps::exceeded(generation, &packet.source, bytes, &mut moment) {
+        return reason;
     }
+    if rule.is_some() { Reason::Allowed } else { Reason::NoRule }
 }
 
 #[inline(always)]
@@ -85,56 +98,19 @@ fn is_protected(port: u16) -> bool {
 }
 
 #[inline(always)]
-fn is_management(source: &Source) -> bool {
+fn is_listed(address: &Address) -> bool {
+    let key = match address {
+        Address::V4(address) => v4_mapped(*address),
+        Address::V6(address) => *address,
+    };
+    // SAFETY: only its presence is asked for.
+    unsafe { ADDRESSES.get(key) }.is_some()
+}
+
+#[inline(always)]
+fn is_management(source: &Address) -> bool {
     match source {
-        Source::V4(address) => MANAGEMENT_V4.get(&Key::new(V4_BITS, rules::v4_in_trie(*address))).is_some(),
-        Source::V6(address) => MANAGEMENT_V6.get(&Key::new(V6_BITS, *address)).is_some(),
+        Address::V4(address) => MANAGEMENT_V4.get(&Key::new(V4_BITS, rules::v4_in_trie(*address))).is_some(),
+        Address::V6(address) => MANAGEMENT_V6.get(&Key::new(V6_BITS, *address)).is_some(),
     }
 }
-
-/// The rule that decides about `source`: its own, else the one of the longest prefix, expired ones aside.
-#[inline(always)]
-fn find_rule(source: &Source) -> Option<&'static Rule> {
-    match source {
-        Source::V4(address) => host_v4(address).or_else(|| longest(&PREFIXES_V4, V4_BITS, rules::v4_in_trie(*address))),
-        Source::V6(address) => host_v6(address).or_else(|| longest(&PREFIXES_V6, V6_BITS, *address)),
-    }
-}
-
-#[inline(always)]
-fn host_v4(address: &V4) -> Option<&'static Rule> {
-    // SAFETY: a map value lives until the program's RCU section ends, that is, as long as this program runs; a removed value
-    // that is reused meanwhile costs one misjudged packet, never memory.
-    unsafe { HOSTS_V4.get(address) }.filter(|rule| !has_expired(rule))
-}
-
-#[inline(always)]
-fn host_v6(address: &V6) -> Option<&'static Rule> {
-    // SAFETY: as in `host_v4`.
-    unsafe { HOSTS_V6.get(address) }.filter(|rule| !has_expired(rule))
-}
-
-/// Walks outwards from the longest match, past expired rules. `MAX_EXPIRED_STEPS` of them in a row: no rule, hence pass.
-#[inline(always)]
-fn longest<K: Copy, const N: usize>(table: &'static LpmTrie<K, Rule, N>, bits: u32, data: K) -> Option<&'static Rule> {
-    let mut key = Key::new(bits, data);
-    for _ in 0..=MAX_EXPIRED_STEPS {
-        let rule = table.get(&key)?;
-        if !has_expired(rule) {
-            return Some(rule);
-        }
-        // A match is never longer than what was asked for, so the walk gets shorter each time.
-        key.prefix_len = rule.prefix_len().checked_sub(1)?;
-    }
-    None
-}
-
-#[inline(always)]
-fn has_expired(rule: &Rule) -> bool {
-    let expires_ns = rule.expires_ns();
-    // SAFETY: the helper takes nothing and reads a clock.
-    expires_ns != 0 && unsafe { bpf_ktime_get_boot_ns() } >= expires_ns
-}
-
-const V4_BITS: u32 = 32;
-const V6_BITS: u32 = 128;

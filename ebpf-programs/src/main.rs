@@ -5,7 +5,8 @@
 //! It does not: keep state per connection, answer packets, look into IP tunnels, or decide policy. The tables are userspace's; a
 //! missing entry means pass, and the kill switch passes everything.
 //!
-//! Layout: `packet` one parse into one struct · `filter` the verdict · `maps` the tables.
+//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events` who is told ·
+//! `clock`, `counting` time and atomic words · `maps` the tables.
 #![no_std]
 #![no_main]
 // Inline assembly for this target: both ways to build it use a compiler that takes unstable features (`build-std` is one).
@@ -13,9 +14,15 @@
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
+mod clock;
+mod counting;
+mod events;
 mod filter;
+mod isps;
+mod limits;
 mod maps;
 mod packet;
+mod rules;
 
 /// Judges a frame: `XDP_PASS` or `XDP_DROP`, nothing else.
 ///

@@ -1,32 +1,48 @@
 //! The tables. Userspace creates them through this object's definitions and pins them; sizes here are the defaults.
-
-use core::{arch::asm, cell::UnsafeCell};
+//!
+//! The tables of a rule set have a place per generation (`abi::generation`). A place without a map is an empty table.
 
 use abi::{
-    maps::{MAX_MANAGEMENT, PORT_WORDS},
-    rules::{RuleValue, V4, V4InTrie, V6},
+    events::{Event, RING_BYTES, Telling},
+    generation::GENERATIONS,
+    isps::{Isp, IspCounter, MAX_ISPS, Policer},
+    limits::{Limits, SourceState},
+    maps::{MAX_ADDRESSES, MAX_COMMENTS, MAX_MANAGEMENT, PORT_WORDS},
+    rules::{COMMENT_BYTES, V4, V4InTrie, V6},
     settings::Settings,
     verdict::{COUNTERS, Counter},
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
-/// Default bounds; the loader replaces them with the config's `max_hosts` and `max_prefixes`.
+use crate::rules::Rule;
+
+/// Default bounds; the loader replaces them with the config's.
 const MAX_HOSTS: usize = 262_144;
 const MAX_PREFIXES: usize = 65_536;
-/// Memory is taken per rule, not for a full table.
+const MAX_SOURCES: usize = 262_144;
+/// Memory is taken per entry, not for a full table.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const PLACES: usize = GENERATIONS as usize;
 
 /// 0 to the switches. Written by userspace. An array's entry always exists; unwritten it is all zeros: enforce, kill switch off.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 
+/// 0 to the word that says which rule set is in force. Written by userspace. Unwritten: the first one, for good.
+#[btf_map]
+pub static GENERATION: Array<u64, 1> = Array::new();
+
 /// Port / 64 to a word with a bit per port. Written by userspace. Unwritten: no port is guarded and everything passes.
 #[btf_map]
 pub static PROTECTED: Array<u64, { PORT_WORDS as usize }> = Array::new();
+
+/// Destination address to 1. Written by userspace from the config, read when the settings say so. Missing: not guarded, passes.
+#[btf_map]
+pub static ADDRESSES: HashMap<V6, u32, { MAX_ADDRESSES as usize }, ON_DEMAND> = HashMap::new();
 
 /// Reason to packets and bytes, per CPU. Written here only.
 #[btf_map]
@@ -42,72 +58,77 @@ pub static MANAGEMENT_V6: LpmTrie<V6, u32, { MAX_MANAGEMENT as usize }> = LpmTri
 
 /// Source address to its rule. Rules by userspace, counts here. Missing: the prefixes decide.
 #[btf_map]
-pub static HOSTS_V4: HashMap<V4, Rule, MAX_HOSTS, ON_DEMAND> = HashMap::new();
+pub static HOSTS_V4: ArrayOfMaps<HashMap<V4, Rule, MAX_HOSTS, ON_DEMAND>, PLACES> = ArrayOfMaps::new();
 
 /// As `HOSTS_V4`.
 #[btf_map]
-pub static HOSTS_V6: HashMap<V6, Rule, MAX_HOSTS, ON_DEMAND> = HashMap::new();
+pub static HOSTS_V6: ArrayOfMaps<HashMap<V6, Rule, MAX_HOSTS, ON_DEMAND>, PLACES> = ArrayOfMaps::new();
 
 /// Source prefix to its rule, the longest match wins. Rules by userspace, counts here. Missing: pass.
 #[btf_map]
-pub static PREFIXES_V4: LpmTrie<V4InTrie, Rule, MAX_PREFIXES> = LpmTrie::new();
+pub static PREFIXES_V4: ArrayOfMaps<LpmTrie<V4InTrie, Rule, MAX_PREFIXES>, PLACES> = ArrayOfMaps::new();
 
 /// As `PREFIXES_V4`.
 #[btf_map]
-pub static PREFIXES_V6: LpmTrie<V6, Rule, MAX_PREFIXES> = LpmTrie::new();
+pub static PREFIXES_V6: ArrayOfMaps<LpmTrie<V6, Rule, MAX_PREFIXES>, PLACES> = ArrayOfMaps::new();
 
-/// A [`RuleValue`] as it stands in a map: other CPUs and userspace write it while we read.
-#[repr(transparent)]
-pub struct Rule(UnsafeCell<RuleValue>);
+/// Prefix to the number of its ISP, the longest match wins. Written by userspace. Missing: nobody's, number 0.
+#[btf_map]
+pub static ISPS_V4: ArrayOfMaps<LpmTrie<V4InTrie, u32, MAX_PREFIXES>, PLACES> = ArrayOfMaps::new();
 
-// SAFETY: the counts are added to atomically; the other fields are aligned words that only userspace writes, each read once.
-unsafe impl Sync for Rule {}
+/// As `ISPS_V4`.
+#[btf_map]
+pub static ISPS_V6: ArrayOfMaps<LpmTrie<V6, u32, MAX_PREFIXES>, PLACES> = ArrayOfMaps::new();
 
-impl Rule {
-    /// Length of the prefix that the rule stands under.
-    #[inline(always)]
-    pub fn prefix_len(&self) -> u32 {
-        // SAFETY: the pointer comes from a reference into a live map value; volatile because others write.
-        unsafe { (&raw const (*self.0.get()).prefix_len).read_volatile() }
-    }
+/// Generation and number to an ISP's rates. Written by userspace. Unwritten: no rates.
+#[btf_map]
+pub static ISPS: Array<Isp, { (GENERATIONS * MAX_ISPS) as usize }> = Array::new();
 
-    /// `DENY`, `ALLOW`, or something that counts as `ALLOW`.
-    #[inline(always)]
-    pub fn action(&self) -> u32 {
-        // SAFETY: as in `prefix_len`.
-        unsafe { (&raw const (*self.0.get()).action).read_volatile() }
-    }
+/// ISP's number to the moment that its policer has reached. Written here only.
+#[btf_map]
+pub static POLICERS: Array<Policer, { MAX_ISPS as usize }> = Array::new();
 
-    /// When the rule counts as absent; 0 = never.
-    #[inline(always)]
-    pub fn expires_ns(&self) -> u64 {
-        // SAFETY: as in `prefix_len`.
-        unsafe { (&raw const (*self.0.get()).expires_ns).read_volatile() }
-    }
+/// ISP's number to what came of its packets, per CPU. Written here only.
+#[btf_map]
+pub static ISP_COUNTS: PerCpuArray<IspCounter, { MAX_ISPS as usize }> = PerCpuArray::new();
 
-    /// Counts a packet of `bytes` that this rule decided.
-    #[inline(always)]
-    pub fn hit(&self, bytes: u64) {
-        let value = self.0.get();
-        // SAFETY: both fields are 8-byte aligned in the map (see `V4InTrie`), and this side writes them in no other way.
-        unsafe {
-            add_atomically(&raw mut (*value).hits, 1);
-            add_atomically(&raw mut (*value).bytes, bytes);
-        }
-    }
-}
+/// Generation to the limits of a source. Written by userspace. Unwritten: none.
+#[btf_map]
+pub static LIMITS: Array<Limits, PLACES> = Array::new();
 
-/// Adds without reading back: one `lock add`.
-///
-/// In assembly because `AtomicU64::fetch_add` is not there for this target: rustc takes it to have no compare-and-swap.
-///
-/// # Safety
-///
-/// `counter` points into a live map value and is 8-byte aligned.
-#[inline(always)]
-unsafe fn add_atomically(counter: *mut u64, more: u64) {
-    // SAFETY: the caller vouches for `counter`; the instruction touches nothing else.
-    unsafe {
-        asm!("lock *(u64 *)({counter} + 0) += {more}", counter = in(reg) counter, more = in(reg) more, options(nostack))
-    };
-}
+/// Source to what it did lately. Written here only, and only while there are limits. Full: the least recently seen goes.
+#[btf_map]
+pub static SOURCES_V4: LruHashMap<V4, SourceState, MAX_SOURCES> = LruHashMap::new();
+
+/// As `SOURCES_V4`.
+#[btf_map]
+pub static SOURCES_V6: LruHashMap<V6, SourceState, MAX_SOURCES> = LruHashMap::new();
+
+/// Source to the connections that it has open. Written by `measure`, read by the filter. Missing: none. Full: a new source's
+/// connections are not counted, hence not limited.
+#[btf_map]
+pub static OPEN_V4: HashMap<V4, u64, MAX_SOURCES, ON_DEMAND> = HashMap::new();
+
+/// As `OPEN_V4`.
+#[btf_map]
+pub static OPEN_V6: HashMap<V6, u64, MAX_SOURCES, ON_DEMAND> = HashMap::new();
+
+/// A sample of the drops. Written here, read by one listener. Full: the record is lost.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
+
+/// 0 to the time until which somebody listens. Written by the listener; put back to 0 here once it is past.
+#[btf_map]
+pub static LISTENING: Array<u64, 1> = Array::new();
+
+/// 0 to what this CPU last told. Written here only.
+#[btf_map]
+pub static TELLING: PerCpuArray<Telling, 1> = PerCpuArray::new();
+
+/// Generation to whether its place holds a whole rule set. Userspace's own.
+#[btf_map]
+pub static SETS: Array<u64, PLACES> = Array::new();
+
+/// Number to a rule's comment. Userspace's own: it stands here so that it lives as long as the rules.
+#[btf_map]
+pub static COMMENTS: HashMap<u32, [u8; COMMENT_BYTES], { MAX_COMMENTS as usize }, ON_DEMAND> = HashMap::new();

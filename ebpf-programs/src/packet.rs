@@ -1,4 +1,4 @@
-//! One parse of a frame into one struct: who sent it, and which TCP port it wants.
+//! One parse of a frame into one struct: who sent it, to whom, and which TCP port it wants.
 //!
 //! Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with up to `MAX_EXTENSION_HEADERS` extension headers, TCP.
 //! Everything that could hide a port from us while the kernel's stack would still find it is a fault, not a pass:
@@ -23,6 +23,11 @@ const VLAN_BYTES: usize = 4;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const TCP_BYTES: usize = 20;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -65,23 +70,40 @@ impl Frame {
     }
 }
 
-/// The sender's address.
-pub enum Source {
+/// An address.
+pub enum Address {
     /// IPv4.
     V4(V4),
     /// IPv6.
     V6(V6),
 }
 
+/// What is known of a TCP header.
+pub struct Tcp {
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub port: u16,
+    /// The flags of byte 13; 0 where the header is too short to have them.
+    pub flags: u8,
+    /// More fragments of the packet follow.
+    pub first_fragment: bool,
+    /// Why the header cannot be trusted.
+    pub fault: Option<Reason>,
+}
+
+impl Tcp {
+    /// It asks for a new connection.
+    #[inline(always)]
+    pub fn is_connect(&self) -> bool {
+        self.flags & (SYN | ACK) == SYN
+    }
+}
+
 /// What the packet carries.
 pub enum Transport {
-    /// TCP to `port`. With a `fault`, no sane header behind the port.
-    Tcp {
-        /// Destination port.
-        port: u16,
-        /// Why the header cannot be trusted.
-        fault: Option<Reason>,
-    },
+    /// TCP, its ports at least.
+    Tcp(Tcp),
     /// Something else, or nothing.
     Other,
     /// A fragment without ports.
@@ -93,7 +115,9 @@ pub enum Transport {
 /// What the filter needs to know of an IP packet.
 pub struct Packet {
     /// Who sent it.
-    pub source: Source,
+    pub source: Address,
+    /// To whom.
+    pub destination: Address,
     /// What it carries.
     pub transport: Transport,
 }
@@ -127,8 +151,9 @@ fn ethernet(frame: &Frame) -> Option<(u16, usize)> {
 #[inline(always)]
 fn ipv4(frame: &Frame, offset: usize) -> Result<Packet, Reason> {
     let header: [u8; IPV4_BYTES] = frame.bytes_at(offset).ok_or(Reason::Truncated)?;
-    let source = Source::V4([header[12], header[13], header[14], header[15]]);
-    let packet = |transport| Ok(Packet { source, transport });
+    let source = Address::V4([header[12], header[13], header[14], header[15]]);
+    let destination = Address::V4([header[16], header[17], header[18], header[19]]);
+    let packet = |transport| Ok(Packet { source, destination, transport });
 
     let header_bytes = usize::from(header[0] & 0x0f) * 4;
     let total_bytes = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -152,9 +177,11 @@ fn ipv4(frame: &Frame, offset: usize) -> Result<Packet, Reason> {
 #[inline(always)]
 fn ipv6(frame: &Frame, offset: usize) -> Result<Packet, Reason> {
     let header: [u8; IPV6_BYTES] = frame.bytes_at(offset).ok_or(Reason::Truncated)?;
-    let mut address = [0; 16];
-    address.copy_from_slice(&header[8..24]);
-    let packet = |transport| Ok(Packet { source: Source::V6(address), transport });
+    let (mut source, mut destination) = ([0; 16], [0; 16]);
+    source.copy_from_slice(&header[8..24]);
+    destination.copy_from_slice(&header[24..40]);
+    let packet =
+        |transport| Ok(Packet { source: Address::V6(source), destination: Address::V6(destination), transport });
 
     if header[0] >> 4 != 6 {
         return packet(Transport::Unknown(Reason::BadIpHeader));
@@ -211,21 +238,38 @@ fn tcp(frame: &Frame, at: usize, carried_bytes: Option<usize>, first_fragment: b
         Some(ports) if !short(4) => ports,
         _ => return Transport::Unknown(cut_off(first_fragment)),
     };
-    let port = u16::from_be_bytes([ports[2], ports[3]]);
-    let fault = match frame.bytes_at::<TCP_BYTES>(at) {
+    let (flags, fault) = match frame.bytes_at::<TCP_BYTES>(at) {
         Some(header) if !short(TCP_BYTES) => {
             let header_bytes = usize::from(header[12] >> 4) * 4;
-            if header_bytes < TCP_BYTES {
+            let flags = header[13];
+            let fault = if header_bytes < TCP_BYTES {
                 Some(Reason::BadTcpHeader)
             } else if short(header_bytes) {
                 Some(cut_off(first_fragment))
+            } else if is_impossible(flags) {
+                Some(Reason::BadTcpFlags)
             } else {
                 None
-            }
+            };
+            (flags, fault)
         }
-        _ => Some(cut_off(first_fragment)),
+        _ => (0, Some(cut_off(first_fragment))),
     };
-    Transport::Tcp { port, fault }
+    Transport::Tcp(Tcp {
+        source_port: u16::from_be_bytes([ports[0], ports[1]]),
+        port: u16::from_be_bytes([ports[2], ports[3]]),
+        flags,
+        first_fragment,
+        fault,
+    })
+}
+
+/// Combinations that no state of RFC 9293 sends: SYN, FIN and RST exclude each other, and what is none of SYN, RST and ACK
+/// (a FIN alone, nothing at all, all of FIN, PSH and URG) belongs to no connection. Scanners send them.
+#[inline(always)]
+fn is_impossible(flags: u8) -> bool {
+    let lone = flags & (FIN | SYN | RST);
+    lone & lone.wrapping_sub(1) != 0 || flags & (SYN | RST | ACK) == 0
 }
 
 /// A later TCP fragment that begins inside the TCP header could overwrite what was judged in the first.

@@ -23,7 +23,9 @@ use aya::{
 };
 use ipnet::IpNet;
 use netns::{Bpffs, Namespace, Pair, SERVER_INTERFACE, config, eventually, object, start_connect};
-use push_daemon::kernel::{Action, Arrival, KernelConfig, KernelError, KernelPlane, Mode, Tables, status, take_down};
+use push_daemon::kernel::{
+    Action, Arrival, KernelConfig, KernelError, KernelPlane, Mode, NewRule, Tables, status, take_down,
+};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -57,7 +59,7 @@ fn the_filter_outlives_a_killed_process_and_the_next_one_adopts_it() {
             ..KernelConfig::new(SERVER_INTERFACE, Mode::Driver)
         };
         let mut plane = KernelPlane::bring_up(&config).unwrap();
-        plane.tables_mut().add(net("10.77.0.2/32"), Action::Deny, None).unwrap();
+        plane.tables_mut().add(&NewRule::new(net("10.77.0.2/32"), Action::Deny)).unwrap();
         println!("up");
         let _ = std::io::stdin().read(&mut [0]);
         return;
@@ -101,7 +103,7 @@ fn another_program_is_swapped_for_ours_in_place() {
     let (bpffs, namespace) = (Bpffs::mount(), Namespace::new("t"));
     let config = config(&object, &bpffs, "lo", Mode::Generic);
     let mut plane = bring_up(&namespace, &config).unwrap();
-    plane.tables_mut().add(net("10.0.0.0/8"), Action::Deny, None).unwrap();
+    plane.tables_mut().add(&NewRule::new(net("10.0.0.0/8"), Action::Deny)).unwrap();
     let pin_dir = plane.pin_dir().to_path_buf();
     drop(plane);
 
@@ -125,7 +127,11 @@ fn a_new_mode_or_interface_moves_the_filter_with_its_rules() {
     let Some(object) = object() else { return };
     let (bpffs, pair) = (Bpffs::mount(), Pair::new());
     let driver = config(&object, &bpffs, SERVER_INTERFACE, Mode::Driver);
-    bring_up(&pair.server, &driver).unwrap().tables_mut().add(net("2001:db8::/32"), Action::Deny, None).unwrap();
+    bring_up(&pair.server, &driver)
+        .unwrap()
+        .tables_mut()
+        .add(&NewRule::new(net("2001:db8::/32"), Action::Deny))
+        .unwrap();
     let attached = |config: &KernelConfig| {
         let plane = bring_up(&pair.server, config).unwrap();
         assert_eq!(plane.arrival(), Arrival::Moved);
@@ -181,7 +187,7 @@ fn when_the_interface_was_made_anew_the_rules_come_back() {
     let Some(object) = object() else { return };
     let (bpffs, pair) = (Bpffs::mount(), Pair::new());
     let config = config(&object, &bpffs, SERVER_INTERFACE, Mode::Driver);
-    bring_up(&pair.server, &config).unwrap().tables_mut().add(net("10.0.0.0/8"), Action::Deny, None).unwrap();
+    bring_up(&pair.server, &config).unwrap().tables_mut().add(&NewRule::new(net("10.0.0.0/8"), Action::Deny)).unwrap();
     pair.server.ip(&["link", "del", SERVER_INTERFACE]);
     assert_eq!(pair.server.run(|| status(&bpffs.pin_root())).unwrap().attached, None);
     let error = refusal(&pair.server, &config);
@@ -200,8 +206,8 @@ fn taking_down_leaves_nothing() {
     let config = config(&object, &bpffs, "lo", Mode::Generic);
     let mut plane = bring_up(&namespace, &config).unwrap();
     assert_eq!(plane.arrival(), Arrival::Fresh);
-    plane.tables_mut().add(net("10.0.0.0/8"), Action::Deny, None).unwrap();
-    assert_eq!(plane.detach().unwrap(), abi::maps::ALL.len() + 2, "maps, program and link");
+    plane.tables_mut().add(&NewRule::new(net("10.0.0.0/8"), Action::Deny)).unwrap();
+    assert_eq!(plane.detach().unwrap(), abi::maps::ALL.len() + 3, "maps, the one table of rules, program and link");
     assert!(!bpffs.pin_root().exists());
     assert_eq!(take_down(&bpffs.pin_root()).unwrap(), 0);
     let Err(error) = Tables::open(&bpffs.pin_root()) else { panic!("tables are still there") };
@@ -232,12 +238,21 @@ fn pins_of_another_layout_are_refused_and_can_be_removed() {
 fn a_pin_that_is_something_else_is_refused() {
     let Some(object) = object() else { return };
     let (bpffs, namespace) = (Bpffs::mount(), Namespace::new("t"));
-    let plane = bring_up(&namespace, &config(&object, &bpffs, "lo", Mode::Generic)).unwrap();
+    let mut plane = bring_up(&namespace, &config(&object, &bpffs, "lo", Mode::Generic)).unwrap();
+    for host in ["10.0.0.1/32", "2001:db8::1/128"] {
+        plane.tables_mut().add(&NewRule::new(net(host), Action::Deny)).unwrap();
+    }
     let pin = |name: &str| plane.pin_dir().join(name);
-    fs::remove_file(pin(abi::maps::HOSTS_V4)).unwrap();
-    MapData::from_pin(pin(abi::maps::HOSTS_V6)).unwrap().pin(pin(abi::maps::HOSTS_V4)).unwrap();
+    let swap = |wrong: &str, right: &str| {
+        fs::remove_file(pin(right)).unwrap();
+        MapData::from_pin(pin(wrong)).unwrap().pin(pin(right)).unwrap();
+    };
+    swap("HOSTS_V6_0", "HOSTS_V4_0");
+    let error = plane.tables().list().unwrap_err().to_string();
+    assert!(error.contains("HOSTS_V4_0 is not the table that it should be"), "{error}");
+    swap(abi::maps::COUNTS, abi::maps::SETTINGS);
     let Err(error) = Tables::open(&bpffs.pin_root()) else { panic!("it was adopted") };
-    assert!(error.to_string().contains("HOSTS_V4 is not the table that it should be"), "{error}");
+    assert!(error.to_string().contains("SETTINGS is not the table that it should be"), "{error}");
 }
 
 #[test]
@@ -282,7 +297,7 @@ fn a_full_table_and_a_locked_out_administrator_are_refused() {
     config.management = vec![net("192.0.2.0/24"), net("2001:db8:aaaa::/48")];
     let mut plane = bring_up(&namespace, &config).unwrap();
     let tables = plane.tables_mut();
-    let mut deny = |text: &str| tables.add(net(text), Action::Deny, None);
+    let mut deny = |text: &str| tables.add(&NewRule::new(net(text), Action::Deny));
 
     for first_two in
         ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.0/24", "10.0.1.0/24", "::1/128", "::2/128", "1::/16", "2::/16"]
@@ -309,35 +324,35 @@ fn a_full_table_and_a_locked_out_administrator_are_refused() {
 
     let tables = plane.tables_mut();
     tables.remove(net("10.0.1.0/24")).unwrap();
-    let added = tables.add(net("192.0.0.0/8"), Action::Deny, Some(Duration::from_secs(60))).unwrap();
+    let added =
+        tables.add(&NewRule::new(net("192.0.0.0/8"), Action::Deny).standing(Some(Duration::from_secs(60)))).unwrap();
     assert_eq!(added.spared, [net("192.0.2.0/24")], "a deny around it says whom it spares");
-    assert!(tables.add(net("192.0.2.7/32"), Action::Allow, None).is_err(), "the host table is still full");
+    assert!(tables.add(&NewRule::new(net("192.0.2.7/32"), Action::Allow)).is_err(), "the host table is still full");
     let error = tables.remove(net("10.0.1.0/24")).unwrap_err().to_string();
     assert_eq!(error, "there is no rule for 10.0.1.0/24 (see `pushctl filter list`)");
 
     assert!(plane.notes().is_empty());
     config.max_hosts = 500;
     let plane = bring_up(&namespace, &config).unwrap();
-    assert_eq!(plane.tables().bounds(), (2, 2));
-    assert!(
-        plane.notes()[0].starts_with("max_hosts = 500 has no effect: the pinned table holds 2"),
-        "{:?}",
-        plane.notes()
-    );
+    let note = "max_hosts = 500 comes into effect with the next `pushctl apply`: the tables in force hold 2";
+    assert_eq!(plane.notes(), [note]);
 }
 
 #[test]
-fn nobody_else_takes_down_while_the_filter_is_brought_up() {
+fn one_after_another_brings_up_and_takes_down_and_nobody_waits_for_ever() {
     let Some(object) = object() else { return };
     let (bpffs, namespace) = (Bpffs::mount(), Namespace::new("t"));
     let config = config(&object, &bpffs, "lo", Mode::Generic);
     fs::create_dir_all(bpffs.pin_root()).unwrap();
     let held = hold_lock(&bpffs.pin_root());
-    assert!(refusal(&namespace, &config).starts_with("another process holds the lock on "));
-    assert!(matches!(take_down(&bpffs.pin_root()), Err(KernelError::Locked { .. })));
-    // Not by closing: a child that another test just forked may still hold the descriptor.
-    rustix::fs::flock(&held, rustix::fs::FlockOperation::Unlock).unwrap();
-    bring_up(&namespace, &config).unwrap();
+    let error = take_down(&bpffs.pin_root()).unwrap_err();
+    assert!(error.to_string().starts_with("another process holds the lock on "), "{error}");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| bring_up(&namespace, &config).map(drop));
+        // Not by closing: a child that another test just forked may still hold the descriptor.
+        rustix::fs::flock(&held, rustix::fs::FlockOperation::Unlock).unwrap();
+        waiting.join().unwrap().unwrap();
+    });
 }
 
 fn hold_lock(pin_root: &Path) -> fs::File {

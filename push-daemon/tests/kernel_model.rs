@@ -14,7 +14,7 @@ use filter_under_test::FilterUnderTest;
 use ipnet::IpNet;
 use packets::syn_from;
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use push_daemon::kernel::{Action, KernelError};
+use push_daemon::kernel::{Action, KernelError, NewRule};
 
 #[derive(Clone, Copy, Debug)]
 enum Life {
@@ -83,7 +83,7 @@ fn kernel_tables_and_model_agree() {
                     Life::AnHour => Some(Duration::from_secs(3600)),
                     Life::Forever => None,
                 };
-                match filter.tables().add(rule.prefix, rule.action, ttl) {
+                match filter.tables().add(&NewRule::new(rule.prefix, rule.action).standing(ttl)) {
                     Ok(_) => {
                         standing.retain(|other| other.prefix != rule.prefix);
                         standing.push(rule);

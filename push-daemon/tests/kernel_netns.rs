@@ -9,7 +9,7 @@ use abi::verdict::Reason;
 use netns::{
     Bpffs, Pair, SERVER_INTERFACE, SERVER_V4, SERVER_V6, await_connected, config, eventually, object, start_connect,
 };
-use push_daemon::kernel::{Action, KernelPlane, Mode, Tables};
+use push_daemon::kernel::{Action, KernelPlane, Mode, NewRule, Tables};
 
 const PROTECTED: u16 = 3101;
 const UNPROTECTED: u16 = 2222;
@@ -32,7 +32,7 @@ fn a_denied_address_stays_out(mode: Mode, server: &str, denied: &str, other: &st
     let attached = pair.server.run(|| plane.status().unwrap().attached.unwrap());
     assert_eq!((attached.mode, attached.interface.as_str()), (Some(mode), SERVER_INTERFACE));
 
-    plane.tables_mut().add(denied.into(), Action::Deny, None).unwrap();
+    plane.tables_mut().add(&NewRule::new(denied.into(), Action::Deny)).unwrap();
     let to = |port| SocketAddr::new(server.parse().unwrap(), port);
     pair.client.run(|| {
         let refused = start_connect(denied, to(PROTECTED));

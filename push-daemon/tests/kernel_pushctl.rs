@@ -100,7 +100,8 @@ fn json_says_the_same_to_a_program() {
     let rules = pushctl.json("filter list");
     assert_eq!(
         rules[1],
-        json!({ "prefix": "2001:db8::1/128", "action": "deny", "hits": 0, "bytes": 0, "expires_in_s": null })
+        json!({ "prefix": "2001:db8::1/128", "action": "deny", "hits": 0, "bytes": 0, "expires_in_s": null,
+                "comment": "", "origin": "operator" })
     );
     assert!(rules[0]["expires_in_s"].as_u64().is_some_and(|left| left <= 3600), "{rules}");
 
@@ -164,6 +165,6 @@ fn attach_says_what_it_found_and_detach_takes_all() {
     assert_eq!(pushctl.json(attach)["arrival"], "adopted");
     assert!(pushctl.says("detach --dry-run").starts_with("would detach the filter and forget its rules:\n"));
     assert_eq!(pushctl.json("status")["attached"]["interface"], "lo");
-    assert!(pushctl.says("detach").starts_with("the filter is detached, and 11 pins under "));
+    assert!(pushctl.says("detach").starts_with("the filter is detached, and 29 pins under "));
     assert!(!pushctl.bpffs.pin_root().exists());
 }

@@ -261,7 +261,7 @@ fn a_length_of_zero_leaves_the_check_to_the_stack() {
 fn the_kill_switch_passes_everything() {
     let Some(mut filter) = FilterUnderTest::bring_up(&[]) else { return };
     filter.set_rules(&["deny 0.0.0.0/0"]);
-    let packets = [tcp(SYN).build(), tcp(SYN).ip_byte(0, 0x41).build(), tcp(SYN).frame_cut_to(20).build()];
+    let packets = [tcp(SYN).build(), tcp(SYN6).ip_byte(0, 0x41).build(), tcp(SYN).frame_cut_to(20).build()];
     filter.tables().set_kill_switch(true).unwrap();
     assert!(packets.iter().all(|packet| filter.judge(packet).reason == KillSwitch));
     filter.tables().set_kill_switch(false).unwrap();
@@ -280,7 +280,10 @@ fn observing_counts_and_passes() {
 
 #[test]
 fn a_rule_counts_what_it_decides_and_keeps_its_counts_when_it_changes() {
-    use push_daemon::kernel::Action::{Allow, Deny};
+    use push_daemon::kernel::{
+        Action::{Allow, Deny},
+        NewRule,
+    };
     let Some(mut filter) = FilterUnderTest::bring_up(&[]) else { return };
     filter.set_rules(&["deny 203.0.113.0/24", "deny 203.0.0.0/16"]);
     let packet = tcp(SYN).payload(100).build();
@@ -292,7 +295,7 @@ fn a_rule_counts_what_it_decides_and_keeps_its_counts_when_it_changes() {
     assert_eq!((rule.action, rule.hits, rule.bytes), (Deny, 5, 5 * packet.len() as u64));
     assert_eq!(filter.tables().find("203.0.0.0/16".parse().unwrap()).unwrap().hits, 0);
 
-    let added = filter.tables().add(prefix, Allow, None).unwrap();
+    let added = filter.tables().add(&NewRule::new(prefix, Allow)).unwrap();
     assert_eq!(added.replaced, Some(rule));
     filter.judge(&packet);
     let rule = filter.tables().find(prefix).unwrap();

@@ -3,17 +3,36 @@
 
 use crate::{
     clients::{Broadcast, Client, Script},
+    events::{Event, Telling},
+    isps::{Isp, IspCounter, Policer, Rate},
+    limits::{Limits, SourceState},
     rules::RuleValue,
     settings::Settings,
     verdict::Counter,
 };
 
-// SAFETY: `repr(C)`, integers only, and the size asserts beside the types leave no room for padding: 4 + 4 + 8 + 8 + 8.
+// SAFETY: `repr(C)`, integers only, and the size asserts beside the types leave no room for padding: 4 + 4 + 8 + 8 + 8 + 4 + 4.
 unsafe impl aya::Pod for RuleValue {}
-// SAFETY: as above: 4 * 4 + 8 + 16.
+// SAFETY: as above: 6 * 4 + 8 + 2 * 4 + 8 + 16.
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Counter {}
+// SAFETY: as above: 4 * 8 + 5 * 4 + 2 * 2 + 4 + 4 + 16.
+unsafe impl aya::Pod for Limits {}
+// SAFETY: as above: 4 * 8.
+unsafe impl aya::Pod for SourceState {}
+// SAFETY: as above: 4 * 8.
+unsafe impl aya::Pod for Rate {}
+// SAFETY: as above: 32 + 32 + 32.
+unsafe impl aya::Pod for Isp {}
+// SAFETY: as above: 8 + 7 * 8.
+unsafe impl aya::Pod for Policer {}
+// SAFETY: as above: 4 * 8.
+unsafe impl aya::Pod for IspCounter {}
+// SAFETY: as above: 8 + 16 + 16 + 4 + 4 + 8 + 2 + 2 + 1 + 1 + 2.
+unsafe impl aya::Pod for Event {}
+// SAFETY: as above: 8 + 8.
+unsafe impl aya::Pod for Telling {}
 // SAFETY: as above: 8 + 5 * 4 + 4.
 unsafe impl aya::Pod for Client {}
 // SAFETY: as above: 16 * 4 + 256.

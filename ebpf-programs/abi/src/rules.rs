@@ -46,6 +46,18 @@ pub struct RuleValue {
     pub hits: u64,
     /// Bytes of those packets, from the Ethernet header on.
     pub bytes: u64,
+    /// Number of its comment; 0 = none. Only userspace reads it.
+    pub comment: u32,
+    /// Who made it: [`BY_OPERATOR`] or [`BY_TIER`]. Only userspace reads it.
+    pub origin: u32,
 }
 
-const _: () = assert!(size_of::<RuleValue>() == 32);
+const _: () = assert!(size_of::<RuleValue>() == 40);
+
+/// Made by an operator: in a file, or by hand. Applying a file replaces it.
+pub const BY_OPERATOR: u32 = 0;
+/// Made by the logic tier, as a ban. Applying a file leaves it.
+pub const BY_TIER: u32 = 1;
+
+/// Bytes of a rule's comment, the closing zero included.
+pub const COMMENT_BYTES: usize = 64;

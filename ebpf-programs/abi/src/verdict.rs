@@ -50,7 +50,7 @@ reasons! {
     Management = 2, Pass, "management";
     /// An `allow` rule.
     Allowed = 3, Pass, "allowed";
-    /// No rule speaks of this address.
+    /// No rule speaks of this address, and it keeps the limits.
     NoRule = 4, Pass, "no_rule";
     /// A later fragment: it names no port. Its first fragment was judged, and without that one it comes to nothing.
     LaterFragment = 5, Pass, "later_fragment";
@@ -66,6 +66,18 @@ reasons! {
     TinyFragment = 10, Drop, "tiny_fragment";
     /// More IPv6 extension headers than we walk: the port stays unknown, and so would a way around the filter.
     ExtensionHeaders = 11, Drop, "extension_headers";
+    /// TCP flags that no stack sends: none at all, SYN with FIN or RST, FIN with RST, FIN or URG or PSH without ACK.
+    BadTcpFlags = 12, Drop, "bad_tcp_flags";
+    /// Its source sends more packets than the limit.
+    PacketRate = 13, Drop, "packet_rate";
+    /// Its source opens connections faster than the limit.
+    ConnectRate = 14, Drop, "connect_rate";
+    /// Its source has as many connections open as the limit allows.
+    OpenConnections = 15, Drop, "open_connections";
+    /// Its ISP sends more than its ingress rate.
+    IspPoliced = 16, Drop, "isp_policed";
+    /// A fragment that could belong to a protected port, where fragments are not wanted.
+    Fragment = 17, Drop, "fragment";
 }
 
 /// Entries of the counter map: one per reason for what was done, then one per reason for what would have been done while

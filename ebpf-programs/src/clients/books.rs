@@ -1,6 +1,8 @@
 //! Message numbers: what was due, what came, and how long it took.
 
-use abi::clients::{Broadcast, Client, Count, LAST_BEHIND_NS, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state};
+use abi::clients::{
+    Broadcast, Client, Count, LAST_BEHIND_NS, Script, UNHEARD, broadcast_index, delay_bucket, habit, mark, state,
+};
 use aya_ebpf::bindings::BPF_NOEXIST;
 
 use crate::maps::{BROADCASTS, HEARD_FROM, HEARD_RUN, count, count_delay, now_ns};

@@ -8,11 +8,7 @@ use core::ptr;
 use abi::clients::{
     Client, Count, FRAME_UNKNOWN, GARBLED, MAX_PACKET_BYTES, STAMP_END, Script, mark, state, time_of_tick,
 };
-use aya_ebpf::{
-    cty::c_void,
-    helpers::generated::bpf_loop,
-    programs::XdpContext,
-};
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop, programs::XdpContext};
 
 use crate::{
     books,

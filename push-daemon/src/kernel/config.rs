@@ -2,7 +2,7 @@
 //!
 //! It does not look at the machine: whether the interface exists, or has driver support, is found out by bringing it up.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,17 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What becomes of fragments to the protected ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fragments {
+    /// The first one is judged by its header; a later one passes, and without the first comes to nothing.
+    #[default]
+    Judge,
+    /// They drop, those included that could belong to another port. TCP between hosts of our day is not fragmented.
+    Drop,
+}
+
 /// The `[kernel]` section. Only `interface` and `mode` have no default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,12 +96,21 @@ pub struct KernelConfig {
     /// Source prefixes that are never denied, whatever the rules say. At most `abi::maps::MAX_MANAGEMENT` of each family.
     #[serde(default)]
     pub management: Vec<IpNet>,
+    /// Destination addresses that the filter guards. Empty: every address.
+    #[serde(default)]
+    pub protected_addresses: Vec<IpAddr>,
+    /// What becomes of fragments.
+    #[serde(default)]
+    pub fragments: Fragments,
     /// Rules for single addresses, per address family. Full: the rule is refused with an error that says so.
     #[serde(default = "default_max_hosts")]
     pub max_hosts: u32,
     /// Rules for prefixes, per address family. Full: as `max_hosts`.
     #[serde(default = "default_max_prefixes")]
     pub max_prefixes: u32,
+    /// Sources remembered for the limits, per address family. Full: the least recently seen are forgotten.
+    #[serde(default = "default_max_sources")]
+    pub max_sources: u32,
     /// Count what would be dropped, and let it pass.
     #[serde(default)]
     pub observe: bool,
@@ -112,6 +132,10 @@ fn default_max_prefixes() -> u32 {
     65_536
 }
 
+fn default_max_sources() -> u32 {
+    262_144
+}
+
 /// Above this a table is a mistake in the file, not a plan: 16 million rules take more than a gigabyte of kernel memory.
 const MAX_TABLE: u32 = 1 << 24;
 
@@ -127,7 +151,10 @@ impl KernelConfig {
             protected_ports: Vec::new(),
             management: Vec::new(),
             max_hosts: default_max_hosts(),
+            protected_addresses: Vec::new(),
+            fragments: Fragments::default(),
             max_prefixes: default_max_prefixes(),
+            max_sources: default_max_sources(),
             observe: false,
         }
     }
@@ -147,10 +174,16 @@ impl KernelConfig {
         if self.protected_ports.contains(&0) {
             return Some(("protected_ports", "protected_ports holds 0, which is no port".to_owned()));
         }
-        for (name, value) in [("max_hosts", self.max_hosts), ("max_prefixes", self.max_prefixes)] {
+        for (name, value) in
+            [("max_hosts", self.max_hosts), ("max_prefixes", self.max_prefixes), ("max_sources", self.max_sources)]
+        {
             if value == 0 || value > MAX_TABLE {
                 return Some((name, format!("{name} = {value}: must be 1 to {MAX_TABLE}")));
             }
+        }
+        let (count, most) = (self.protected_addresses.len(), abi::maps::MAX_ADDRESSES as usize);
+        if count > most {
+            return Some(("protected_addresses", format!("protected_addresses lists {count}; at most {most} fit")));
         }
         let most = abi::maps::MAX_MANAGEMENT as usize;
         for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {

@@ -1,6 +1,6 @@
 //! What goes wrong in the kernel plane, in the words of the person who must act.
 
-use std::{io, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 use ipnet::IpNet;
@@ -115,6 +115,17 @@ pub enum KernelError {
         management: IpNet,
     },
 
+    /// A rule that would lock out the one who gives it.
+    #[error(
+        "{prefix} would be denied, and you are connected from {operator}: allow that address first, or use --force"
+    )]
+    LockOut {
+        /// Where the operator comes from.
+        operator: IpAddr,
+        /// The deny that would decide about him.
+        prefix: IpNet,
+    },
+
     /// `10.0.0.5/8` and its like.
     #[error("{prefix} has bits set beyond its length: did you mean {network} or {host}?")]
     HostBits {
@@ -145,6 +156,78 @@ pub enum KernelError {
         /// The prefix asked for.
         prefix: IpNet,
     },
+
+    /// A comment that does not fit beside a rule.
+    #[error("the comment \"{comment}\" is not one line of at most {most} bytes")]
+    Comment {
+        /// The comment, or its beginning.
+        comment: String,
+        /// Bytes that fit.
+        most: usize,
+    },
+
+    /// Limits that contradict themselves.
+    #[error("the limits are wrong: {0}")]
+    Limits(String),
+
+    /// An ISP that cannot be.
+    #[error("the ISP \"{name}\" is wrong: {what}")]
+    Isp {
+        /// The name given.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+
+    /// There is no such ISP.
+    #[error("there is no ISP called {name} (see `pushctl isp list`)")]
+    NoIsp {
+        /// The name asked for.
+        name: String,
+    },
+
+    /// No number left for another ISP.
+    #[error(
+        "there are 255 ISPs already, and a connection remembers its ISP in one byte: remove one (`pushctl isp del`)"
+    )]
+    TooManyIsps,
+
+    /// A file says something twice.
+    #[error("{prefix} is there twice, and only one of both can hold")]
+    Twice {
+        /// The prefix.
+        prefix: IpNet,
+    },
+
+    /// A time for confirmation that cannot be.
+    #[error("{seconds} s to confirm: from 1 second to 7 days can be given")]
+    Trial {
+        /// The time asked for.
+        seconds: u64,
+    },
+
+    /// A transaction while another waits for its confirmation.
+    #[error(
+        "a change is on trial for {seconds} s more: `pushctl confirm` it or `pushctl rollback` first, else it ends by itself"
+    )]
+    OnTrial {
+        /// How long the trial still takes.
+        seconds: u64,
+    },
+
+    /// `confirm` without a trial.
+    #[error(
+        "there is nothing to confirm: no change is on trial, or its time was over and the set before is in force again"
+    )]
+    NothingToConfirm,
+
+    /// `rollback` without a set to go to.
+    #[error("there is nothing to go back to: no change was applied since, or it was confirmed")]
+    NothingToRollBack,
+
+    /// Two listeners.
+    #[error("somebody else listens to the drops already, and each would hear a part: end that `pushctl events` first")]
+    Listening,
 
     /// A system call on a map, a program or a link failed.
     #[error("cannot {doing}: {source}")]

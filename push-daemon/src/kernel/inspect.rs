@@ -1,6 +1,6 @@
 //! What is in force, asked of the kernel rather than remembered.
 
-use std::{io, path::Path};
+use std::{io, net::IpAddr, path::Path};
 
 use abi::settings::Settings;
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use super::{
     netlink,
     pin::PinDir,
     sys,
-    tables::{RuleCounts, Tables},
+    tables::{RuleCounts, SourceLimits, Tables, Transaction},
 };
 
 /// What is in force.
@@ -31,10 +31,20 @@ pub struct Status {
     pub observe: bool,
     /// The TCP ports that are guarded.
     pub protected_ports: Vec<u16>,
+    /// The destination addresses that are guarded; `None`: all.
+    pub protected_addresses: Option<Vec<IpAddr>>,
+    /// Fragments to the protected ports drop.
+    pub drop_fragments: bool,
     /// Source prefixes that are never denied.
     pub management: Vec<IpNet>,
     /// How many rules there are.
     pub rules: RuleCounts,
+    /// What one source may do.
+    pub limits: SourceLimits,
+    /// How many ISPs there are.
+    pub isps: usize,
+    /// A change on trial, or one that can be taken back.
+    pub transaction: Transaction,
 }
 
 /// Where the filter runs.
@@ -60,6 +70,7 @@ pub fn status(pin_root: &Path) -> Result<Status, KernelError> {
 
 pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, KernelError> {
     let settings = tables.settings()?;
+    let (drop_fragments, only_listed) = tables.policies()?;
     Ok(Status {
         layout: abi::LAYOUT,
         pin_dir: pins.path().into(),
@@ -67,14 +78,19 @@ pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, Kernel
         kill_switch: settings.kill_switch == abi::settings::PASS_EVERYTHING,
         observe: settings.observe == abi::settings::OBSERVE,
         protected_ports: tables.protected_ports()?,
+        protected_addresses: if only_listed { Some(tables.protected_addresses()?) } else { None },
+        drop_fragments,
         management: tables.management()?,
         rules: tables.rule_counts()?,
+        limits: tables.limits()?,
+        isps: tables.isps()?.len(),
+        transaction: tables.transaction()?,
     })
 }
 
 fn attached(pins: &PinDir, settings: &Settings) -> Result<Option<Attached>, KernelError> {
     let failed = |source| KernelError::system(format!("look at the link {}", pins.link().display()), source);
-    let link = match sys::open_link(&pins.link()) {
+    let link = match sys::open_pinned(&pins.link()) {
         Ok(link) => sys::link_info(link).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),

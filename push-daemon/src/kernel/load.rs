@@ -29,11 +29,9 @@ pub(super) fn load(config: &KernelConfig, pins: &PinDir) -> Result<Loaded, Kerne
     for name in abi::maps::ALL {
         loader.map_pin_path(name, pins.file(name));
     }
-    for name in [abi::maps::HOSTS_V4, abi::maps::HOSTS_V6] {
-        loader.map_max_entries(name, config.max_hosts);
-    }
-    for name in [abi::maps::PREFIXES_V4, abi::maps::PREFIXES_V6] {
-        loader.map_max_entries(name, config.max_prefixes);
+    use abi::maps::{OPEN_V4, OPEN_V6, SOURCES_V4, SOURCES_V6};
+    for name in [SOURCES_V4, SOURCES_V6, OPEN_V4, OPEN_V6] {
+        loader.map_max_entries(name, config.max_sources);
     }
     let object = loader.load(&bytes).map_err(|error| KernelError::load(&path, error))?;
     let mut loaded = Loaded { object, path };

@@ -8,6 +8,8 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock, statfs};
@@ -16,6 +18,12 @@ use super::{error::KernelError, sys};
 
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 const LINK: &str = "filter_link";
+/// What the names of links end with, those of one that waits to take another's name included.
+const LINK_ENDINGS: [&str; 2] = ["_link", "_link_next"];
+
+/// How long a change waits for another to be done. Building a set of a million rules takes seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// The pins of our layout under one root.
 #[derive(Clone, Debug)]
@@ -60,6 +68,11 @@ impl PinDir {
         Ok(lock)
     }
 
+    /// Waits for the lock of the root, under which pins and tables change.
+    pub(super) fn lock(&self) -> Result<Lock, KernelError> {
+        Lock::take(&self.root)
+    }
+
     /// `Ok` when no directory of another layout stands beside ours.
     pub(super) fn refuse_other_layouts(&self) -> Result<(), KernelError> {
         for path in layout_dirs(&self.root)? {
@@ -79,7 +92,8 @@ pub(super) fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Held while pins are made or removed, so that two processes do not do it at once. The kernel lets go of it with the process.
+/// Held while pins are made or removed, or tables change, so that two processes do not do it at once. The kernel lets go of it
+/// with the process.
 pub(super) struct Lock {
     root: File,
 }
@@ -96,10 +110,14 @@ impl Lock {
     fn take(root: &Path) -> Result<Self, KernelError> {
         let opened =
             File::open(root).map_err(|source| KernelError::system(format!("open {}", root.display()), source))?;
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { root: opened }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Locked { path: root.into() }),
-            Err(error) => Err(KernelError::system(format!("lock {}", root.display()), error)),
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { root: opened }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => thread::sleep(BETWEEN_TRIES),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(KernelError::Locked { path: root.into() }),
+                Err(error) => return Err(KernelError::system(format!("lock {}", root.display()), error)),
+            }
         }
     }
 }
@@ -115,10 +133,13 @@ pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
     let mut removed = 0;
     for dir in layout_dirs(root)? {
         let failed = |source| KernelError::system(format!("remove the pins in {}", dir.display()), source);
-        let link = dir.join(LINK);
-        removed += usize::from(detach(&link)?) + usize::from(detach(&beside(&link))?);
-        for entry in fs::read_dir(&dir).map_err(failed)? {
-            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+        let pins = fs::read_dir(&dir).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
+        let (links, others): (Vec<_>, Vec<_>) = pins.iter().map(fs::DirEntry::path).partition(|path| is_link(path));
+        for link in links {
+            removed += usize::from(detach(&link)?);
+        }
+        for path in others {
+            fs::remove_file(path).map_err(failed)?;
             removed += 1;
         }
         fs::remove_dir(&dir).map_err(failed)?;
@@ -136,7 +157,7 @@ pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
 
 /// Detaches the link pinned at `path` at once and removes its pin. Says whether there was one.
 pub(super) fn detach(path: &Path) -> Result<bool, KernelError> {
-    let link = match sys::open_link(path) {
+    let link = match sys::open_pinned(path) {
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(KernelError::system(format!("open the link {}", path.display()), source)),
@@ -149,6 +170,12 @@ pub(super) fn detach(path: &Path) -> Result<bool, KernelError> {
     }
     fs::remove_file(path).map_err(|source| KernelError::system(format!("remove {}", path.display()), source))?;
     Ok(true)
+}
+
+/// By its name: opening it would not tell a link from a map.
+fn is_link(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    LINK_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 fn create_dir(path: &Path) -> Result<(), KernelError> {

@@ -4,13 +4,13 @@
 
 use std::{fs, io, path::Path};
 
-use abi::settings::{INTERFACE_NAME_BYTES, OBSERVE, Settings};
+use abi::settings::{DROP_FRAGMENTS, INTERFACE_NAME_BYTES, OBSERVE, ONLY_LISTED_ADDRESSES, Settings};
 use aya::programs::ProgramInfo;
 use serde::Serialize;
 
 use super::{
     attach::{self, Interface},
-    config::{KernelConfig, Mode},
+    config::{Fragments, KernelConfig, Mode},
     error::KernelError,
     inspect::{self, Status},
     load::{self, Loaded},
@@ -59,6 +59,7 @@ impl KernelPlane {
 
         let mut loaded = load::load(config, &pins)?;
         let mut tables = Tables::open(&config.pin_root)?;
+        tables.settle()?;
         let before = tables.settings()?;
         finish_interrupted_move(&pins)?;
         let program_pin = pins.file(abi::maps::FILTER);
@@ -76,13 +77,18 @@ impl KernelPlane {
         };
         // Only now, so that a refusal above leaves the old settings with the old filter. Until here a new filter guards no port.
         tables.set_management(&config.management)?;
+        tables.set_protected_addresses(&config.protected_addresses)?;
         tables.set_settings(Settings {
             observe: if config.observe { OBSERVE } else { 0 },
+            fragments: if config.fragments == Fragments::Drop { DROP_FRAGMENTS } else { 0 },
+            addresses: if config.protected_addresses.is_empty() { 0 } else { ONLY_LISTED_ADDRESSES },
+            max_hosts: config.max_hosts,
+            max_prefixes: config.max_prefixes,
             ..record_of(&interface, config.mode, before)
         })?;
         tables.set_protected_ports(&config.protected_ports)?;
         drop(lock);
-        let notes = notes_on(config, &tables);
+        let notes = notes_on(config, &tables)?;
         Ok(Self { pins, tables, arrival, notes })
     }
 
@@ -136,16 +142,16 @@ pub fn take_down(pin_root: &Path) -> Result<usize, KernelError> {
     pin::remove_all(pin_root)
 }
 
-/// A pinned table keeps the size that it was made with.
-fn notes_on(config: &KernelConfig, tables: &Tables) -> Vec<String> {
-    let (hosts, prefixes) = tables.bounds();
-    [("max_hosts", config.max_hosts, hosts), ("max_prefixes", config.max_prefixes, prefixes)]
-        .into_iter()
-        .filter(|(_, wanted, pinned)| wanted != pinned)
-        .map(|(key, wanted, pinned)| {
-            format!("{key} = {wanted} has no effect: the pinned table holds {pinned} until `pushctl detach`, which forgets its rules")
+/// A table keeps the size that it was made with.
+fn notes_on(config: &KernelConfig, tables: &Tables) -> Result<Vec<String>, KernelError> {
+    let (hosts, prefixes) = tables.bounds_in_force()?;
+    let notes = [("max_hosts", config.max_hosts, hosts), ("max_prefixes", config.max_prefixes, prefixes)];
+    let notes = notes.into_iter().filter(|(_, wanted, made)| wanted != made);
+    Ok(notes
+        .map(|(key, wanted, made)| {
+            format!("{key} = {wanted} comes into effect with the next `pushctl apply`: the tables in force hold {made}")
         })
-        .collect()
+        .collect())
 }
 
 /// Where the pinned link is, seen from the interface that was asked for.
@@ -157,7 +163,7 @@ enum Place {
 /// The pinned link. One whose interface is gone is unpinned, as if there were none.
 fn find_link(pins: &PinDir) -> Result<Option<LinkInfo>, KernelError> {
     let failed = |source| KernelError::system(format!("open the link {}", pins.link().display()), source);
-    let link = match sys::open_link(&pins.link()) {
+    let link = match sys::open_pinned(&pins.link()) {
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::{Answer, Failure, arguments::FilterVerb, text};
-use crate::kernel::{Action, Rule, Tables};
+use crate::kernel::{Action, NewRule, Rule, Tables};
 
 pub(super) fn run(verb: FilterVerb, pin_root: &Path) -> Result<Answer, Failure> {
     let mut tables = Tables::open(pin_root)?;
@@ -30,7 +30,8 @@ fn add(
     ttl: Option<Duration>,
     dry_run: bool,
 ) -> Result<Answer, Failure> {
-    let added = if dry_run { tables.check(prefix, action)? } else { tables.add(prefix, action, ttl)? };
+    let rule = NewRule::new(prefix, action).standing(ttl);
+    let added = if dry_run { tables.check(&rule)? } else { tables.add(&rule)? };
     let does = if dry_run { "would " } else { "" };
     let standing = ttl.map_or_else(String::new, |ttl| format!(" for {}", text::duration(ttl)));
     let replacing = match &added.replaced {

@@ -9,7 +9,7 @@ use abi::verdict::{Reason, Verdict};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use ipnet::IpNet;
-use push_daemon::kernel::{Action, KernelConfig, KernelPlane, Mode, Tables};
+use push_daemon::kernel::{Action, KernelConfig, KernelPlane, Mode, NewRule, Tables};
 
 use crate::netns::{Bpffs, Namespace, config, object};
 
@@ -54,6 +54,10 @@ impl FilterUnderTest {
         Some(Self { program, plane, _namespace: namespace, _bpffs: bpffs })
     }
 
+    pub(crate) fn program_mut(&mut self) -> &mut Xdp {
+        &mut self.program
+    }
+
     pub(crate) fn tables(&mut self) -> &mut Tables {
         self.plane.tables_mut()
     }
@@ -73,7 +77,7 @@ impl FilterUnderTest {
                 (other, _) => panic!("no action is called {other}"),
             };
             let prefix = prefix.parse::<IpNet>().unwrap_or_else(|_| prefix.parse::<std::net::IpAddr>().unwrap().into());
-            self.tables().add(prefix, action, ttl).unwrap();
+            self.tables().add(&NewRule::new(prefix, action).standing(ttl)).unwrap();
         }
     }
 

@@ -1,69 +1,92 @@
-//! The tables as typed values: rules, management prefixes, protected ports, switches and counters, over the pinned maps.
+//! The tables as typed values: rules, limits, ISPs, management prefixes, protected ports, switches and counters, over the pinned
+//! maps.
 //!
-//! The daemon and `pushctl` both work through this, at the same time if need be: each change is one map operation, which the
-//! kernel makes atomic. It does not attach anything, and it keeps no copy: what it says is what the kernel has.
+//! The daemon and `pushctl` both work through this, at the same time if need be: a change holds the lock of the pin root, and
+//! what packets see of it is one map operation, which the kernel makes atomic. It does not attach anything, and it keeps no
+//! copy: what it says is what the kernel has.
 //!
-//! Layout: `family` the maps of one address family · `rule` what a rule is to its reader · here: both families together.
+//! Layout: `edit` one rule, one limit, one ISP · `transaction` a whole set at once, tried and taken back · `diff` what that changes ·
+//! `generations` the two sets · `family`, `table`, `address` the maps of one set · `management`, `comments`, `counters`, `listener`
+//! what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
 
+mod address;
+mod comments;
+mod counters;
+mod diff;
+mod edit;
 mod family;
+mod generations;
+mod isp;
+mod limit;
+mod listener;
+mod management;
+mod pinned;
 mod rule;
+mod table;
+mod transaction;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    time::Duration,
 };
 
 use abi::{
+    isps::IspCounter,
     rules::RuleValue,
-    settings::{PASS_EVERYTHING, Settings},
-    verdict::{Counter, REASONS, Reason, Verdict},
+    settings::{DROP_FRAGMENTS, OBSERVE, ONLY_LISTED_ADDRESSES, PASS_EVERYTHING, Settings},
+    verdict::{Counter, Reason, Verdict},
 };
 use aya::maps::{Array, MapData, PerCpuArray};
 use ipnet::IpNet;
 
-pub use self::rule::{Action, Added, Count, Explanation, Rule, RuleCounts};
 use self::{
-    family::{Family, open_map, typed},
-    rule::{boot_clock_ns, check_host_bits},
+    comments::Comments,
+    family::Bounds,
+    generations::{Contents, Generations, RuleSet},
+    management::Management,
+    pinned::{map_data, open, open_array},
+    rule::boot_clock_ns,
 };
-use super::{error::KernelError, pin::PinDir};
+pub use self::{
+    comments::MAX_COMMENT_BYTES,
+    counters::SourceUse,
+    diff::{Change, Diff},
+    isp::{IspCount, IspEntry, IspRate, IspSpec},
+    limit::SourceLimits,
+    listener::{Drop, Listener},
+    rule::{Action, Added, Count, Explanation, NewRule, Origin, Rule, RuleCounts},
+    transaction::{Applied, Transaction, WholeSet},
+};
+use super::{error::KernelError, pin::PinDir, sys::maps};
 
 /// The pinned tables of our layout under one root.
 pub struct Tables {
+    pins: PinDir,
     settings: Array<MapData, Settings>,
     protected: Array<MapData, u64>,
+    addresses: MapData,
     counts: PerCpuArray<MapData, Counter>,
-    v4: Family<Ipv4Addr>,
-    v6: Family<Ipv6Addr>,
+    isp_counts: PerCpuArray<MapData, IspCounter>,
+    management_v4: Management<Ipv4Addr>,
+    management_v6: Management<Ipv6Addr>,
+    generations: Generations,
+    comments: Comments,
+    guard: Guard,
 }
 
-/// Calls a method of the family that an address belongs to.
-macro_rules! by_family {
-    ($tables:ident, $address:expr, |$family:ident, $of:ident| $body:expr) => {
-        match $address {
-            IpAddr::V4($of) => {
-                let $family = &$tables.v4;
-                $body
-            }
-            IpAddr::V6($of) => {
-                let $family = &$tables.v6;
-                $body
-            }
-        }
-    };
-    (mut $tables:ident, $address:expr, |$family:ident, $of:ident| $body:expr) => {
-        match $address {
-            IpAddr::V4($of) => {
-                let $family = &mut $tables.v4;
-                $body
-            }
-            IpAddr::V6($of) => {
-                let $family = &mut $tables.v6;
-                $body
-            }
-        }
-    };
+/// Whom a change may not lock out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The address that the operator himself comes from: a change that would deny it is refused.
+    pub operator: Option<IpAddr>,
+    /// A deny at or inside a management prefix is refused. It would do nothing: management passes before any rule.
+    pub management: bool,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { operator: None, management: true }
+    }
 }
 
 impl Tables {
@@ -77,79 +100,39 @@ impl Tables {
             return Err(KernelError::NoPins { path: pin_root.into() });
         }
         Ok(Self {
-            settings: typed(&pins, abi::maps::SETTINGS, open_map(&pins, abi::maps::SETTINGS)?.0)?,
-            protected: typed(&pins, abi::maps::PROTECTED, open_map(&pins, abi::maps::PROTECTED)?.0)?,
-            counts: typed(&pins, abi::maps::COUNTS, open_map(&pins, abi::maps::COUNTS)?.0)?,
-            v4: Family::open(&pins)?,
-            v6: Family::open(&pins)?,
+            settings: open_array(&pins, abi::maps::SETTINGS)?,
+            protected: open_array(&pins, abi::maps::PROTECTED)?,
+            addresses: map_data(&pins, abi::maps::ADDRESSES)?,
+            counts: open(&pins, abi::maps::COUNTS)?,
+            isp_counts: open(&pins, abi::maps::ISP_COUNTS)?,
+            management_v4: Management::open(&pins)?,
+            management_v6: Management::open(&pins)?,
+            generations: Generations::open(&pins)?,
+            comments: Comments::open(&pins)?,
+            guard: Guard::default(),
+            pins,
         })
     }
 
-    /// Writes a rule; one for the same prefix is replaced in place and keeps its counts. `ttl` of `None` is for ever.
-    ///
-    /// A deny at or inside a management prefix is refused. A deny around one is allowed, and says what it spares.
-    pub fn add(&mut self, prefix: IpNet, action: Action, ttl: Option<Duration>) -> Result<Added, KernelError> {
-        let added = self.check(prefix, action)?;
-        let expires_ns = match ttl {
-            // 0 means never, so a rule that is over at once expires at 1.
-            Some(ttl) => boot_clock_ns().saturating_add(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX)).max(1),
-            None => 0,
-        };
-        by_family!(mut self, prefix.addr(), |family, address| {
-            let before = family.get(address, prefix.prefix_len())?.unwrap_or_default();
-            let rule = RuleValue {
-                action: action.number(),
-                prefix_len: prefix.prefix_len().into(),
-                expires_ns,
-                hits: before.hits,
-                bytes: before.bytes,
-            };
-            family.put(address, rule)?;
-        });
-        Ok(added)
-    }
-
-    /// What `add` would answer, without writing.
-    pub fn check(&self, prefix: IpNet, action: Action) -> Result<Added, KernelError> {
-        check_host_bits(prefix)?;
-        let management = self.management()?;
-        if action == Action::Deny
-            && let Some(management) = management.iter().find(|management| management.contains(&prefix))
-        {
-            return Err(KernelError::ManagementPrefix { prefix, management: *management });
-        }
-        let before = by_family!(self, prefix.addr(), |family, address| family.get(address, prefix.prefix_len())?);
-        let spared = match action {
-            Action::Deny => management.into_iter().filter(|management| prefix.contains(management)).collect(),
-            Action::Allow => Vec::new(),
-        };
-        Ok(Added { replaced: before.map(|before| Rule::new(prefix, &before, boot_clock_ns())), spared })
-    }
-
-    /// Removes the rule for exactly this prefix and hands it back.
-    pub fn remove(&mut self, prefix: IpNet) -> Result<Rule, KernelError> {
-        let rule = self.find(prefix)?;
-        by_family!(mut self, prefix.addr(), |family, address| {
-            if !family.remove(address, prefix.prefix_len())? {
-                return Err(KernelError::NoRule { prefix });
-            }
-        });
-        Ok(rule)
+    /// From now on refuses what `guard` says.
+    pub fn set_guard(&mut self, guard: Guard) {
+        self.guard = guard;
     }
 
     /// The rule for exactly this prefix.
     pub fn find(&self, prefix: IpNet) -> Result<Rule, KernelError> {
-        check_host_bits(prefix)?;
-        let found = by_family!(self, prefix.addr(), |family, address| family.get(address, prefix.prefix_len())?);
-        found.map(|found| Rule::new(prefix, &found, boot_clock_ns())).ok_or(KernelError::NoRule { prefix })
+        rule::check_host_bits(prefix)?;
+        let found = get(&self.set()?, prefix)?.ok_or(KernelError::NoRule { prefix })?;
+        self.told(prefix, &found)
     }
 
     /// Every rule, sorted by address and length; expired ones too, until they are swept.
     pub fn list(&self) -> Result<Vec<Rule>, KernelError> {
-        let now_ns = boot_clock_ns();
-        let v4 = self.v4.rules()?.into_iter().filter_map(|(address, rule)| Rule::at(address.into(), &rule, now_ns));
-        let v6 = self.v6.rules()?.into_iter().filter_map(|(address, rule)| Rule::at(address.into(), &rule, now_ns));
-        let mut rules: Vec<_> = v4.chain(v6).collect();
+        let (now_ns, comments) = (boot_clock_ns(), self.comments.all()?);
+        let comment = |number: &u32| comments.get(number).cloned().unwrap_or_default();
+        let rules = self.set()?.rules()?.into_iter();
+        let mut rules: Vec<_> =
+            rules.map(|(prefix, value)| Rule::new(prefix, &value, comment(&value.comment), now_ns)).collect();
         rules.sort_unstable_by_key(|rule| rule.prefix);
         Ok(rules)
     }
@@ -157,32 +140,18 @@ impl Tables {
     /// How many rules there are, by kind.
     pub fn rule_counts(&self) -> Result<RuleCounts, KernelError> {
         let mut counts = RuleCounts::default();
-        for rule in self.list()? {
-            counts.add(&rule);
+        for (prefix, _) in self.set()?.rules()? {
+            counts.add(prefix);
         }
         Ok(counts)
     }
 
-    /// Removes the rules whose time is over, and says how many. The kernel ignores them either way; this frees their places.
-    pub fn sweep_expired(&mut self) -> Result<usize, KernelError> {
-        let mut swept = 0;
-        for rule in self.list()?.into_iter().filter(Rule::is_expired) {
-            swept += usize::from(by_family!(mut self, rule.prefix.addr(), |family, address| {
-                family.remove(address, rule.prefix.prefix_len())?
-            }));
-        }
-        Ok(swept)
-    }
-
-    /// What would become of a sane TCP packet from `address` to a protected port, and by which rule.
+    /// What would become of a sane TCP packet of an open connection from `address` to a protected port, and by which rule.
     pub fn test(&self, address: IpAddr) -> Result<Explanation, KernelError> {
         let settings = self.settings()?;
-        let now_ns = boot_clock_ns();
-        let (management, rule) =
-            by_family!(self, address, |family, of| (family.management_of(of)?, family.decide(of, now_ns)?));
-        let network = |length: u8| IpNet::new(address, length).ok().map(|prefix| prefix.trunc());
-        let management = management.and_then(network);
-        let rule = rule.and_then(|rule| Rule::at(address, &rule, now_ns));
+        let set = self.set()?;
+        let management = self.management_of(address)?;
+        let rule = self.deciding(&set, address)?;
         let reason = match (&management, &rule) {
             _ if settings.kill_switch == PASS_EVERYTHING => Reason::KillSwitch,
             (Some(_), _) => Reason::Management,
@@ -190,32 +159,46 @@ impl Tables {
             (None, Some(_)) => Reason::Allowed,
             (None, None) => Reason::NoRule,
         };
-        let observed = settings.observe == abi::settings::OBSERVE && reason.verdict() == Verdict::Drop;
-        Ok(Explanation { address, reason, observed, rule, management })
+        let observed = settings.observe == OBSERVE && reason.verdict() == Verdict::Drop;
+        let number = match address {
+            IpAddr::V4(address) => set.v4.isp_of(address)?,
+            IpAddr::V6(address) => set.v6.isp_of(address)?,
+        };
+        let isps = self.generations.isps_of(self.generations.in_force()?.generation)?;
+        let isp = isps.get(number as usize).and_then(isp::name_of);
+        Ok(Explanation { address, reason, observed, rule, management, isp })
     }
 
-    /// Packets and bytes by reason, over all CPUs.
-    pub fn counters(&self) -> Result<Vec<Count>, KernelError> {
-        let total = |place: u32| -> Result<Counter, KernelError> {
-            let cpus = self.counts.get(&place, 0).map_err(|error| KernelError::map("read the counters", error))?;
-            Ok(cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
-                packets: sum.packets.saturating_add(cpu.packets),
-                bytes: sum.bytes.saturating_add(cpu.bytes),
-            }))
-        };
-        Reason::ALL
-            .iter()
-            .map(|reason| Ok(Count::new(*reason, total(*reason as u32)?, total(*reason as u32 + REASONS)?)))
-            .collect()
+    /// What one source may do.
+    pub fn limits(&self) -> Result<SourceLimits, KernelError> {
+        let limits = self.generations.limits_of(self.generations.in_force()?.generation)?;
+        Ok(SourceLimits::from_kernel(&limits))
+    }
+
+    /// The ISPs with their rates, by number.
+    pub fn isps(&self) -> Result<Vec<IspEntry>, KernelError> {
+        let mut counts = std::collections::HashMap::new();
+        for (_, number) in self.isp_prefixes()? {
+            *counts.entry(number).or_insert(0) += 1;
+        }
+        let isps = self.generations.isps_of(self.generations.in_force()?.generation)?;
+        let prefixes = |number| counts.get(&number).copied().unwrap_or_default();
+        Ok((0..).zip(&isps).filter_map(|(number, isp)| IspEntry::from_kernel(number, isp, prefixes(number))).collect())
+    }
+
+    /// Every prefix of an ISP with his number, sorted.
+    pub fn isp_prefixes(&self) -> Result<Vec<(IpNet, u32)>, KernelError> {
+        let mut prefixes = self.set()?.isp_prefixes()?;
+        prefixes.sort_unstable();
+        Ok(prefixes)
     }
 
     /// The source prefixes that are never denied.
     pub fn management(&self) -> Result<Vec<IpNet>, KernelError> {
-        let v4 =
-            self.v4.management()?.into_iter().filter_map(|(address, length)| IpNet::new(address.into(), length).ok());
-        let v6 =
-            self.v6.management()?.into_iter().filter_map(|(address, length)| IpNet::new(address.into(), length).ok());
-        Ok(v4.chain(v6).collect())
+        let v4 = self.management_v4.list()?.into_iter();
+        let v6 = self.management_v6.list()?.into_iter();
+        let v4 = v4.filter_map(|(address, length)| IpNet::new(address.into(), length).ok());
+        Ok(v4.chain(v6.filter_map(|(address, length)| IpNet::new(address.into(), length).ok())).collect())
     }
 
     /// The TCP ports that are guarded.
@@ -230,16 +213,27 @@ impl Tables {
             .collect())
     }
 
-    /// How many hosts and how many prefixes fit, per family. Set when the tables were made.
-    #[must_use]
-    pub fn bounds(&self) -> (u32, u32) {
-        self.v4.bounds()
+    /// The destination addresses that are guarded, sorted; none listed: all are.
+    pub fn protected_addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
+        let entries = maps::entries::<abi::rules::V6, u32>(self.addresses.fd());
+        let entries = entries.map_err(|error| KernelError::system("list the protected addresses", error))?;
+        let mut addresses: Vec<_> =
+            entries.into_iter().map(|(address, _)| Ipv6Addr::from(address).to_canonical()).collect();
+        addresses.sort_unstable();
+        Ok(addresses)
     }
 
-    /// Switches the filter off (everything passes) or on again.
-    pub fn set_kill_switch(&mut self, on: bool) -> Result<(), KernelError> {
-        let settings = self.settings()?;
-        self.set_settings(Settings { kill_switch: if on { PASS_EVERYTHING } else { 0 }, ..settings })
+    /// How many hosts and how many prefixes fit in a rule set made from now on, per family.
+    pub fn bounds(&self) -> Result<(u32, u32), KernelError> {
+        let bounds = self.wanted_bounds()?;
+        Ok((bounds.max_hosts, bounds.max_prefixes))
+    }
+
+    /// How many fit in the tables in force: those keep the size that they were made with.
+    pub(super) fn bounds_in_force(&self) -> Result<(u32, u32), KernelError> {
+        let set = self.set()?;
+        let (v4, v6) = (set.v4.bounds(), set.v6.bounds());
+        Ok((v4.max_hosts.min(v6.max_hosts), v4.max_prefixes.min(v6.max_prefixes)))
     }
 
     pub(super) fn set_management(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
@@ -250,8 +244,8 @@ impl Tables {
                 IpAddr::V6(address) => v6.push((address, prefix.prefix_len())),
             }
         }
-        self.v4.set_management(&v4)?;
-        self.v6.set_management(&v6)
+        self.management_v4.set(&v4)?;
+        self.management_v6.set(&v6)
     }
 
     pub(super) fn set_protected_ports(&mut self, ports: &[u16]) -> Result<(), KernelError> {
@@ -266,11 +260,88 @@ impl Tables {
         Ok(())
     }
 
+    /// New ones come before old ones go. That only listed ones are guarded is a switch in the settings.
+    pub(super) fn set_protected_addresses(&mut self, wanted: &[IpAddr]) -> Result<(), KernelError> {
+        let failed = |error| KernelError::system("write the protected addresses", error);
+        for address in wanted {
+            maps::update(self.addresses.fd(), &mapped(*address), &1u32).map_err(failed)?;
+        }
+        let gone: Vec<_> =
+            self.protected_addresses()?.into_iter().filter(|address| !wanted.contains(address)).collect();
+        let gone: Vec<_> = gone.into_iter().map(mapped).collect();
+        maps::delete_all(self.addresses.fd(), &gone).map_err(failed)
+    }
+
     pub(super) fn settings(&self) -> Result<Settings, KernelError> {
         self.settings.get(&0, 0).map_err(|error| KernelError::map("read the settings", error))
     }
 
     pub(super) fn set_settings(&mut self, settings: Settings) -> Result<(), KernelError> {
         self.settings.set(0, settings, 0).map_err(|error| KernelError::map("write the settings", error))
+    }
+
+    /// Whether fragments drop, and whether only listed addresses are guarded.
+    pub(super) fn policies(&self) -> Result<(bool, bool), KernelError> {
+        let settings = self.settings()?;
+        Ok((settings.fragments == DROP_FRAGMENTS, settings.addresses == ONLY_LISTED_ADDRESSES))
+    }
+
+    /// The tables in force.
+    fn set(&self) -> Result<RuleSet, KernelError> {
+        self.generations.set(&self.pins, self.wanted_bounds()?)
+    }
+
+    fn contents_in_force(&self) -> Result<Contents, KernelError> {
+        let generation = self.generations.in_force()?.generation;
+        self.generations.contents(&self.pins, generation, self.wanted_bounds()?)
+    }
+
+    fn wanted_bounds(&self) -> Result<Bounds, KernelError> {
+        let settings = self.settings()?;
+        Ok(Bounds { max_hosts: settings.max_hosts, max_prefixes: settings.max_prefixes })
+    }
+
+    /// The management prefix that holds `address`.
+    fn management_of(&self, address: IpAddr) -> Result<Option<IpNet>, KernelError> {
+        let length = match address {
+            IpAddr::V4(address) => self.management_v4.of(address)?,
+            IpAddr::V6(address) => self.management_v6.of(address)?,
+        };
+        Ok(length.and_then(|length| IpNet::new(address, length).ok()).map(|prefix| prefix.trunc()))
+    }
+
+    /// The rule of `set` that decides about `address` now.
+    fn deciding(&self, set: &RuleSet, address: IpAddr) -> Result<Option<Rule>, KernelError> {
+        let now_ns = boot_clock_ns();
+        let found = match address {
+            IpAddr::V4(address) => set.v4.decide(address, now_ns)?,
+            IpAddr::V6(address) => set.v6.decide(address, now_ns)?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        let length = u8::try_from(found.prefix_len).unwrap_or(0);
+        match IpNet::new(address, length) {
+            Ok(prefix) => Ok(Some(self.told(prefix.trunc(), &found)?)),
+            // A length that no address has, which we never write.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn told(&self, prefix: IpNet, value: &RuleValue) -> Result<Rule, KernelError> {
+        Ok(Rule::new(prefix, value, self.comments.text_of(value.comment)?, boot_clock_ns()))
+    }
+}
+
+/// The rule of `set` for exactly `prefix`.
+fn get(set: &RuleSet, prefix: IpNet) -> Result<Option<RuleValue>, KernelError> {
+    match prefix.addr() {
+        IpAddr::V4(address) => set.v4.get(address, prefix.prefix_len()),
+        IpAddr::V6(address) => set.v6.get(address, prefix.prefix_len()),
+    }
+}
+
+fn mapped(address: IpAddr) -> abi::rules::V6 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
 }

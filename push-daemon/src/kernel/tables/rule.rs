@@ -3,17 +3,17 @@
 use std::{net::IpAddr, time::Duration};
 
 use abi::{
-    rules::{ALLOW, DENY, RuleValue},
+    rules::{ALLOW, BY_OPERATOR, BY_TIER, DENY, RuleValue},
     verdict::{Counter, Reason, Verdict},
 };
 use ipnet::IpNet;
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::kernel::error::KernelError;
 
 /// What a rule does with the packets that it decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Let them through.
@@ -40,6 +40,89 @@ impl Action {
     }
 }
 
+/// Who made a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A person, by hand or in a file. Applying a file replaces it.
+    #[default]
+    Operator,
+    /// The logic tier, as a ban. Applying a file leaves it.
+    Tier,
+}
+
+impl Origin {
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Origin::Operator => BY_OPERATOR,
+            Origin::Tier => BY_TIER,
+        }
+    }
+
+    const fn from_number(number: u32) -> Self {
+        if number == BY_TIER { Origin::Tier } else { Origin::Operator }
+    }
+}
+
+/// A rule to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRule {
+    /// The source addresses that it is about.
+    pub prefix: IpNet,
+    /// What it does with them.
+    pub action: Action,
+    /// How long it stands; `None` is for ever.
+    pub ttl: Option<Duration>,
+    /// Why, in the operator's words; at most `MAX_COMMENT_BYTES`.
+    pub comment: String,
+    /// Who makes it.
+    pub origin: Origin,
+}
+
+impl NewRule {
+    /// A rule of an operator, for ever, without a comment.
+    #[must_use]
+    pub fn new(prefix: IpNet, action: Action) -> Self {
+        Self { prefix, action, ttl: None, comment: String::new(), origin: Origin::Operator }
+    }
+
+    /// The same rule for a time; `None` is for ever.
+    #[must_use]
+    pub fn standing(self, ttl: Option<Duration>) -> Self {
+        Self { ttl, ..self }
+    }
+
+    /// The same rule with a comment.
+    #[must_use]
+    pub fn because(self, comment: impl Into<String>) -> Self {
+        Self { comment: comment.into(), ..self }
+    }
+
+    /// The same rule, made by somebody else.
+    #[must_use]
+    pub fn by(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// As it stands in a table from `now_ns` on, without counts.
+    pub(super) fn to_kernel(&self, comment: u32, now_ns: u64) -> RuleValue {
+        let expires_ns = match self.ttl {
+            // 0 means never, so a rule that is over at once expires at 1.
+            Some(ttl) => now_ns.saturating_add(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX)).max(1),
+            None => 0,
+        };
+        RuleValue {
+            action: self.action.number(),
+            prefix_len: self.prefix.prefix_len().into(),
+            expires_ns,
+            hits: 0,
+            bytes: 0,
+            comment,
+            origin: self.origin.number(),
+        }
+    }
+}
+
 /// A rule and what it did so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
@@ -54,23 +137,23 @@ pub struct Rule {
     /// How long it still stands; zero when it has expired, `None` when it never does.
     #[serde(rename = "expires_in_s", serialize_with = "whole_seconds")]
     pub expires_in: Option<Duration>,
+    /// Why, in the operator's words.
+    pub comment: String,
+    /// Who made it.
+    pub origin: Origin,
 }
 
 impl Rule {
-    pub(super) fn new(prefix: IpNet, value: &RuleValue, now_ns: u64) -> Self {
+    pub(super) fn new(prefix: IpNet, value: &RuleValue, comment: String, now_ns: u64) -> Self {
         Self {
             prefix,
+            comment,
+            origin: Origin::from_number(value.origin),
             action: if value.action == DENY { Action::Deny } else { Action::Allow },
             hits: value.hits,
             bytes: value.bytes,
             expires_in: (value.expires_ns != 0).then(|| Duration::from_nanos(value.expires_ns.saturating_sub(now_ns))),
         }
-    }
-
-    /// The rule `value` that holds `address`. `None` for a length that no address has, which we never write.
-    pub(super) fn at(address: IpAddr, value: &RuleValue, now_ns: u64) -> Option<Self> {
-        let length = u8::try_from(value.prefix_len).ok()?;
-        Some(Self::new(IpNet::new(address, length).ok()?.trunc(), value, now_ns))
     }
 
     /// Its time is over: the kernel ignores it.
@@ -103,9 +186,9 @@ pub struct RuleCounts {
 }
 
 impl RuleCounts {
-    pub(super) fn add(&mut self, rule: &Rule) {
-        let is_host = rule.prefix.prefix_len() == rule.prefix.max_prefix_len();
-        *match (rule.prefix, is_host) {
+    pub(super) fn add(&mut self, prefix: IpNet) {
+        let is_host = prefix.prefix_len() == prefix.max_prefix_len();
+        *match (prefix, is_host) {
             (IpNet::V4(_), true) => &mut self.hosts_v4,
             (IpNet::V4(_), false) => &mut self.prefixes_v4,
             (IpNet::V6(_), true) => &mut self.hosts_v6,
@@ -128,6 +211,8 @@ pub struct Explanation {
     pub rule: Option<Rule>,
     /// The management prefix that holds the address.
     pub management: Option<IpNet>,
+    /// Name of the ISP that the address belongs to.
+    pub isp: Option<String>,
 }
 
 impl Explanation {

@@ -1,8 +1,12 @@
-//! The three link operations of `bpf(2)` that aya does not offer: open a pinned link, ask where it is attached, detach it now.
+//! The operations of `bpf(2)` that aya does not offer. Links: open a pinned one, ask where it is attached, detach it now.
 //!
 //! aya's own `PinnedLink` tells neither the interface of a link nor its descriptor, and dropping a pin detaches only
 //! once the last descriptor anywhere is closed.
+//!
+//! Layout: `maps` maps made by hand, and many entries at once · here: links.
 #![allow(unsafe_code)] // `bpf(2)` has no safe wrapper; this module is one.
+
+pub(in crate::kernel) mod maps;
 
 use std::{
     ffi::CString,
@@ -14,6 +18,7 @@ use std::{
     path::Path,
 };
 
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_DETACH: libc::c_int = 34;
@@ -21,7 +26,7 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 /// `bpf_link_type` of an XDP link.
 const LINK_TYPE_XDP: u32 = 6;
 
-/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
+/// The part of `union bpf_attr` that `BPF_OBJ_GET` and `BPF_OBJ_PIN` read.
 #[repr(C)]
 #[derive(Default)]
 struct ObjectGet {
@@ -63,15 +68,15 @@ const _: () = assert!(size_of::<RawLinkInfo>() == 24);
 
 /// Where a link is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkInfo {
+pub(in crate::kernel) struct LinkInfo {
     /// The program that it runs.
-    pub(super) program_id: u32,
+    pub(in crate::kernel) program_id: u32,
     /// The interface, in the namespace where it was attached; 0 when that interface is gone.
-    pub(super) interface_index: u32,
+    pub(in crate::kernel) interface_index: u32,
 }
 
-/// Opens the link pinned at `path`.
-pub(super) fn open_link(path: &Path) -> io::Result<OwnedFd> {
+/// Opens what is pinned at `path`.
+pub(in crate::kernel) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
     let mut attributes = ObjectGet { path: path.as_ptr() as u64, ..ObjectGet::default() };
     let descriptor = bpf(BPF_OBJ_GET, &mut attributes)?;
@@ -79,8 +84,16 @@ pub(super) fn open_link(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Pins `object` at `path`.
+pub(in crate::kernel) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let descriptor = object.as_fd().as_raw_fd() as u32;
+    let mut attributes = ObjectGet { path: path.as_ptr() as u64, descriptor, ..ObjectGet::default() };
+    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
 /// What `link` runs and where.
-pub(super) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
+pub(in crate::kernel) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
     let mut info = RawLinkInfo::default();
     let mut attributes = InfoGet {
         descriptor: link.as_fd().as_raw_fd() as u32,
@@ -95,7 +108,7 @@ pub(super) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
 }
 
 /// Detaches at once, whoever else holds the link open.
-pub(super) fn detach_link(link: impl AsFd) -> io::Result<()> {
+pub(in crate::kernel) fn detach_link(link: impl AsFd) -> io::Result<()> {
     let mut attributes = LinkDetach { descriptor: link.as_fd().as_raw_fd() as u32 };
     bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
 }

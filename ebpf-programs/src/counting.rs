@@ -1,0 +1,61 @@
+//! Atomic words in map values.
+//!
+//! In assembly because `AtomicU64`'s operations are not there for this target: rustc takes it to have no compare-and-swap.
+
+use core::arch::asm;
+
+/// Adds without reading back: one `lock add`.
+///
+/// # Safety
+///
+/// `counter` points into a live map value and is 8-byte aligned.
+#[inline(always)]
+pub unsafe fn add_atomically(counter: *mut u64, more: u64) {
+    // SAFETY: the caller vouches for `counter`; the instruction touches nothing else.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {more}", counter = in(reg) counter, more = in(reg) more, options(nostack))
+    };
+}
+
+/// Puts `new` in the place of `old`, and says what stood there: `old`, or it was not done. (Linux 5.12.)
+///
+/// # Safety
+///
+/// As for [`add_atomically`].
+#[inline(always)]
+unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+    let found;
+    // SAFETY: the caller vouches for `word`; the instruction touches nothing else but its register r0.
+    unsafe {
+        asm!("r0 = cmpxchg_64({word} + 0, r0, {new})", word = in(reg) word, new = in(reg) new, inout("r0") old => found, options(nostack))
+    };
+    found
+}
+
+/// Moves the theoretical arrival time at `moment` by `cost_ns`, unless that runs further ahead of `now_ns` than `credit_ns`.
+/// False: it is over the rate, and nothing moved. (`abi::limits` tells the algorithm.)
+///
+/// Something that costs more than the whole credit goes when nothing ran ahead, else it would never go. A word that other CPUs
+/// keep changing under us lets the packet go uncounted: being late is worse than being off by one.
+///
+/// # Safety
+///
+/// As for [`add_atomically`].
+#[inline(always)]
+pub unsafe fn take(moment: *mut u64, now_ns: u64, cost_ns: u64, credit_ns: u64) -> bool {
+    for _ in 0..TRIES {
+        // SAFETY: the caller vouches for `moment`; volatile because other CPUs write it.
+        let seen = unsafe { moment.read_volatile() };
+        let start = if seen > now_ns { seen } else { now_ns };
+        if start - now_ns > credit_ns.saturating_sub(cost_ns) {
+            return false;
+        }
+        // SAFETY: as above.
+        if unsafe { compare_exchange(moment, seen, start + cost_ns) } == seen {
+            return true;
+        }
+    }
+    true
+}
+
+const TRIES: u32 = 4;

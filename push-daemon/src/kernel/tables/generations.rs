@@ -1,0 +1,276 @@
+//! The two rule sets: which is in force, what the other holds, and how one is built and put in force.
+//!
+//! The set that is not in force is either the previous one, to go back to, or nothing (`SETS` tells). Building overwrites it
+//! place by place, so its record says "nothing" before the first and "whole" after the last: a process that dies in
+//! between leaves a set that nobody will go to.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use abi::{
+    generation::{self, GENERATIONS},
+    isps::{Isp, MAX_ISPS},
+    limits::Limits,
+    rules::RuleValue,
+};
+use aya::maps::{Array, MapData};
+use ipnet::IpNet;
+
+use super::{
+    family::{Bounds, Family},
+    pinned::{map_data, open_array},
+    rule::boot_clock_ns,
+};
+use crate::kernel::{error::KernelError, pin::PinDir};
+
+/// The arrays of maps that the packet path looks tables up in.
+pub(super) struct Outers {
+    maps: Vec<(&'static str, MapData)>,
+}
+
+impl Outers {
+    fn open(pins: &PinDir) -> Result<Self, KernelError> {
+        let maps = abi::maps::RULE_SET.iter().map(|name| Ok((*name, map_data(pins, name)?)));
+        Ok(Self { maps: maps.collect::<Result<_, KernelError>>()? })
+    }
+
+    pub(super) fn of(&self, name: &str) -> Result<BorrowedFd<'_>, KernelError> {
+        let found = self.maps.iter().find(|(of, _)| *of == name);
+        found
+            .map(|(_, map)| map.fd().as_fd())
+            .ok_or_else(|| KernelError::system(format!("find the table {name}"), std::io::ErrorKind::NotFound))
+    }
+}
+
+/// All that a rule set holds, as plain values.
+#[derive(Clone, Debug)]
+pub(crate) struct Contents {
+    /// Rules with their prefixes; each value tells the same length as its prefix.
+    pub(crate) rules: Vec<(IpNet, RuleValue)>,
+    /// Prefixes of ISPs.
+    pub(crate) isp_prefixes: Vec<(IpNet, u32)>,
+    /// By number; [`MAX_ISPS`] of them.
+    pub(crate) isps: Vec<Isp>,
+    /// What a source may do.
+    pub(crate) limits: Limits,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            isp_prefixes: Vec::new(),
+            isps: vec![Isp::default(); MAX_ISPS as usize],
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The tables of one generation.
+pub(super) struct RuleSet {
+    pub(super) v4: Family<Ipv4Addr>,
+    pub(super) v6: Family<Ipv6Addr>,
+}
+
+impl RuleSet {
+    fn open(pins: &PinDir, generation: u32, bounds: Bounds) -> Result<Self, KernelError> {
+        Ok(Self { v4: Family::open(pins, generation, bounds)?, v6: Family::open(pins, generation, bounds)? })
+    }
+
+    fn build(generation: u32, bounds: Bounds, contents: &Contents) -> Result<Self, KernelError> {
+        let (mut rules_v4, mut rules_v6) = (Vec::new(), Vec::new());
+        for (prefix, rule) in &contents.rules {
+            match prefix.addr() {
+                IpAddr::V4(address) => rules_v4.push((address, *rule)),
+                IpAddr::V6(address) => rules_v6.push((address, *rule)),
+            }
+        }
+        let (mut isps_v4, mut isps_v6) = (Vec::new(), Vec::new());
+        for (prefix, isp) in &contents.isp_prefixes {
+            match prefix.addr() {
+                IpAddr::V4(address) => isps_v4.push((address, prefix.prefix_len(), *isp)),
+                IpAddr::V6(address) => isps_v6.push((address, prefix.prefix_len(), *isp)),
+            }
+        }
+        Ok(Self {
+            v4: Family::build(generation, bounds, &rules_v4, &isps_v4)?,
+            v6: Family::build(generation, bounds, &rules_v6, &isps_v6)?,
+        })
+    }
+
+    /// Every rule with its prefix, in no order.
+    pub(super) fn rules(&self) -> Result<Vec<(IpNet, RuleValue)>, KernelError> {
+        let v4 = self.v4.rules()?.into_iter().filter_map(|(address, rule)| at(address.into(), rule));
+        let v6 = self.v6.rules()?.into_iter().filter_map(|(address, rule)| at(address.into(), rule));
+        Ok(v4.chain(v6).collect())
+    }
+
+    pub(super) fn isp_prefixes(&self) -> Result<Vec<(IpNet, u32)>, KernelError> {
+        let v4 = self.v4.isp_prefixes()?.into_iter();
+        let v4 = v4.filter_map(|(address, length, isp)| Some((IpNet::new(address.into(), length).ok()?, isp)));
+        let v6 = self.v6.isp_prefixes()?.into_iter();
+        let v6 = v6.filter_map(|(address, length, isp)| Some((IpNet::new(address.into(), length).ok()?, isp)));
+        Ok(v4.chain(v6).collect())
+    }
+}
+
+/// `None` for a length that no address has, which we never write.
+fn at(address: IpAddr, rule: RuleValue) -> Option<(IpNet, RuleValue)> {
+    let length = u8::try_from(rule.prefix_len).ok()?;
+    Some((IpNet::new(address, length).ok()?, rule))
+}
+
+/// Which set is in force, and what the other is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InForce {
+    /// The generation that packets are judged by now.
+    pub(super) generation: u32,
+    /// How long its trial still takes; `None` when it is in force for good.
+    pub(super) trial: Option<Duration>,
+    /// A trial is over, and the word still names the set that lost.
+    pub(super) has_lapsed: bool,
+}
+
+/// Both generations, and the word between them.
+pub(super) struct Generations {
+    word: Array<MapData, u64>,
+    sets: Array<MapData, u64>,
+    isps: Array<MapData, Isp>,
+    limits: Array<MapData, Limits>,
+    outers: Outers,
+}
+
+const NOTHING: u64 = 0;
+const WHOLE: u64 = 1;
+
+impl Generations {
+    pub(super) fn open(pins: &PinDir) -> Result<Self, KernelError> {
+        Ok(Self {
+            word: open_array(pins, abi::maps::GENERATION)?,
+            sets: open_array(pins, abi::maps::SETS)?,
+            isps: open_array(pins, abi::maps::ISPS)?,
+            limits: open_array(pins, abi::maps::LIMITS)?,
+            outers: Outers::open(pins)?,
+        })
+    }
+
+    pub(super) fn outers(&self) -> &Outers {
+        &self.outers
+    }
+
+    pub(super) fn in_force(&self) -> Result<InForce, KernelError> {
+        let word = self.word.get(&0, 0).map_err(|error| KernelError::map("read which rule set is in force", error))?;
+        let now_ns = boot_clock_ns();
+        let generation = generation::in_force(word, now_ns);
+        let has_lapsed = generation != generation::named(word);
+        let ends_ms = generation::trial_ends_ms(word);
+        let trial = (ends_ms != 0 && !has_lapsed)
+            .then(|| Duration::from_nanos(ends_ms.saturating_mul(1_000_000).saturating_sub(now_ns)));
+        Ok(InForce { generation, trial, has_lapsed })
+    }
+
+    /// The tables in force.
+    pub(super) fn set(&self, pins: &PinDir, bounds: Bounds) -> Result<RuleSet, KernelError> {
+        self.set_of(pins, self.in_force()?.generation, bounds)
+    }
+
+    pub(super) fn set_of(&self, pins: &PinDir, generation: u32, bounds: Bounds) -> Result<RuleSet, KernelError> {
+        RuleSet::open(pins, generation, bounds)
+    }
+
+    pub(super) fn limits_of(&self, generation: u32) -> Result<Limits, KernelError> {
+        self.limits.get(&generation, 0).map_err(|error| KernelError::map("read the limits", error))
+    }
+
+    pub(super) fn set_limits(&mut self, generation: u32, limits: Limits) -> Result<(), KernelError> {
+        self.limits.set(generation, limits, 0).map_err(|error| KernelError::map("write the limits", error))
+    }
+
+    pub(super) fn isps_of(&self, generation: u32) -> Result<Vec<Isp>, KernelError> {
+        let failed = |error| KernelError::map("read the ISPs", error);
+        (0..MAX_ISPS).map(|isp| self.isps.get(&abi::isps::place(generation, isp), 0).map_err(failed)).collect()
+    }
+
+    pub(super) fn set_isp(&mut self, generation: u32, number: u32, isp: Isp) -> Result<(), KernelError> {
+        let place = abi::isps::place(generation, number);
+        self.isps.set(place, isp, 0).map_err(|error| KernelError::map("write an ISP", error))
+    }
+
+    /// All that `generation` holds.
+    pub(super) fn contents(&self, pins: &PinDir, generation: u32, bounds: Bounds) -> Result<Contents, KernelError> {
+        let set = self.set_of(pins, generation, bounds)?;
+        Ok(Contents {
+            rules: set.rules()?,
+            isp_prefixes: set.isp_prefixes()?,
+            isps: self.isps_of(generation)?,
+            limits: self.limits_of(generation)?,
+        })
+    }
+
+    /// Builds `contents` in the place that is not in force. Packets do not see it, whatever becomes of us meanwhile.
+    pub(super) fn build(
+        &mut self,
+        pins: &PinDir,
+        generation: u32,
+        bounds: Bounds,
+        contents: &Contents,
+    ) -> Result<(), KernelError> {
+        // What can fail for want of room fails before anything is overwritten.
+        let set = RuleSet::build(generation, bounds, contents)?;
+        self.set_record(generation, NOTHING)?;
+        set.v4.publish(pins, &self.outers)?;
+        set.v6.publish(pins, &self.outers)?;
+        for (number, isp) in (0..MAX_ISPS).zip(&contents.isps) {
+            self.set_isp(generation, number, *isp)?;
+        }
+        self.set_limits(generation, contents.limits)?;
+        self.set_record(generation, WHOLE)
+    }
+
+    /// Whether `generation` holds a whole set that can be put in force.
+    pub(super) fn is_whole(&self, generation: u32) -> Result<bool, KernelError> {
+        let record =
+            self.sets.get(&generation, 0).map_err(|error| KernelError::map("read what a rule set is", error))?;
+        Ok(record == WHOLE)
+    }
+
+    /// Notes that the set in force can be gone back to.
+    pub(super) fn note_whole(&mut self) -> Result<(), KernelError> {
+        self.set_record(self.in_force()?.generation, WHOLE)
+    }
+
+    /// Lets go of what `generation` holds. The kernel frees it behind our back, and no packet waits for that.
+    pub(super) fn forget(&mut self, pins: &PinDir, generation: u32, bounds: Bounds) -> Result<(), KernelError> {
+        self.set_record(generation, NOTHING)?;
+        let nothing = RuleSet::build(generation, bounds, &Contents::default())?;
+        nothing.v4.publish(pins, &self.outers)?;
+        nothing.v6.publish(pins, &self.outers)
+    }
+
+    /// Puts `generation` in force: one store. With `trial`, until that is over; then the other one is again.
+    pub(super) fn put_in_force(&mut self, generation: u32, trial: Option<Duration>) -> Result<(), KernelError> {
+        let word = match trial {
+            None => generation::settled(generation),
+            Some(trial) => {
+                let trial_ms = u64::try_from(trial.as_millis()).unwrap_or(u64::MAX >> 2);
+                generation::on_trial(
+                    generation,
+                    (boot_clock_ns() / 1_000_000).saturating_add(trial_ms) & (u64::MAX >> 1),
+                )
+            }
+        };
+        self.word.set(0, word, 0).map_err(|error| KernelError::map("put a rule set in force", error))
+    }
+
+    fn set_record(&mut self, generation: u32, record: u64) -> Result<(), KernelError> {
+        self.sets.set(generation, record, 0).map_err(|error| KernelError::map("note what a rule set is", error))
+    }
+}
+
+/// The other one of the two.
+pub(super) const fn other(generation: u32) -> u32 {
+    (generation + 1) % GENERATIONS
+}
