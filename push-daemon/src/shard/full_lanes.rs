@@ -141,6 +141,22 @@ fn a_lane_keeps_to_its_rate_loses_nothing_and_its_neighbours_notice_nothing() {
 }
 
 #[test]
+fn a_lane_that_is_asked_for_less_than_its_rate_delays_nobody() {
+    on_each_path(patient(), |by_hand| {
+        let lane = Lane { id: 1, name: "telecom".to_owned(), rate: 1_000_000, burst: 100_000 };
+        by_hand.set_lanes(LanePlan::new(vec![lane], &[("127.0.1.0/24".parse().unwrap(), 1)]).unwrap());
+        let mut viewers = by_hand.join_from(TELECOM, VIEWERS);
+        // In two turns of twenty, four fifths of what flows in.
+        for number in 0..100 {
+            by_hand.push(&body(number, 1_900));
+            by_hand.turn_at_once(if number % 2 == 0 { TURN } else { 19 * TURN });
+            assert!(viewers.iter_mut().all(|viewer| numbers(&viewer.hears(1)) == [number]));
+        }
+        assert_eq!(by_hand.counters.lane(1).unwrap().delayed_total.get(), 0);
+    });
+}
+
+#[test]
 fn messages_that_come_while_a_client_waits_ride_together() {
     on_each_path(patient(), |by_hand| {
         by_hand.set_lanes(at_rates(20_000, 0));
@@ -386,5 +402,12 @@ fn a_client_that_reads_slowly_gets_all_in_order_and_keeps_nobody_of_its_lane_wai
             });
             assert!(listener.heard.iter().copied().eq(0..pushed), "each once and in order");
         }
+        let payload = 4 * pushed as u64 * (60_000 + 16);
+        let segments = (wire_bytes(by_hand, 1) - payload) / 66;
+        // A segment for the end of each message, and some for where a socket took a part.
+        assert!(
+            segments <= payload / 1_448 + 5 * pushed as u64,
+            "{segments} segments: what was not taken was not spent"
+        );
     });
 }
