@@ -110,6 +110,16 @@ impl ByHand {
         assert!(self.shard.turn(&self.came, self.moment).unwrap(), "nobody asked it to stop");
     }
 
+    /// How long the loop would wait for news now.
+    pub(crate) fn would_wait(&self) -> Duration {
+        if self.shard.has_work() { Duration::ZERO } else { self.shard.sleep() }
+    }
+
+    /// Each turn sends to so many clients at most.
+    pub(crate) fn set_turn_sends(&mut self, sends: usize) {
+        self.shard.turn_sends = sends;
+    }
+
     /// Turns, without time passing, until `happened`.
     pub(crate) fn turn_until(&mut self, what: &str, mut happened: impl FnMut(&mut Self) -> bool) {
         for _ in 0..PATIENCE_TURNS {

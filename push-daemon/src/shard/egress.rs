@@ -228,11 +228,8 @@ impl Shard {
         debt.no_event_comes = false;
         let (mut broken, mut waits) = (false, false);
         while !debt.is_paid() {
-            let most_bytes = match debt.is_urgent() {
-                true => usize::MAX,
-                false if debt.waits_for_lane() => 0,
-                false => self.lanes.allowance(lane, in_turn),
-            };
+            // Who waits is among those for whom the lane holds back.
+            let most_bytes = if debt.is_urgent() { usize::MAX } else { self.lanes.allowance(lane, in_turn) };
             if most_bytes == 0 {
                 waits = true;
                 break;
