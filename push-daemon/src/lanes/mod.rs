@@ -5,7 +5,7 @@
 //!
 //! What counts is bytes on the wire, as far as user space can tell: what is sent, and [`SEGMENT_HEADER_BYTES`] for each
 //! segment of it. The kernel counts what really goes, so a lane keeps a little below the rate that it was given
-//! ([`Pace`]): acknowledgements of what clients say, what has to be sent twice, and the longer headers of IPv6 fit into
+//! (`shares`): acknowledgements of what clients say, what has to be sent twice, and the longer headers of IPv6 fit into
 //! that.
 //!
 //! It does not read the kernel's tables (`kernel`), nor send.
