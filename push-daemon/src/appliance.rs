@@ -188,7 +188,7 @@ impl Appliance {
         let _alone = self.changing_lanes.lock().await;
         let order = {
             let mut lanes = self.sources.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            *lanes = lanes.replaced(plan, Instant::now());
+            *lanes = lanes.replaced(plan);
             lanes.clone()
         };
         for shard in &self.shards {

@@ -17,7 +17,6 @@ mod shares;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -152,15 +151,9 @@ impl LaneOrder {
         Self { plan: Arc::default(), shares: Arc::new(Shares::new()) }
     }
 
-    /// Another plan for the same shards, from `moment` on.
+    /// Another plan for the same shards.
     #[must_use]
-    pub fn replaced(&self, plan: LanePlan, moment: Instant) -> Self {
-        for lane in plan.lanes() {
-            // What was spent in advance would be a long time at a lower rate, and no time at a higher.
-            if !self.plan.lanes.iter().any(|before| (before.id, before.rate) == (lane.id, lane.rate)) {
-                self.shares.forget(lane.id, self.shares.time(moment));
-            }
-        }
+    pub fn replaced(&self, plan: LanePlan) -> Self {
         Self { plan: Arc::new(plan), shares: Arc::clone(&self.shares) }
     }
 

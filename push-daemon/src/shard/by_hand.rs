@@ -203,7 +203,7 @@ impl ByHand {
 
     /// Keeps to this plan of lanes.
     pub(crate) fn set_lanes(&mut self, plan: LanePlan) {
-        self.lanes = self.lanes.replaced(plan, self.moment);
+        self.lanes = self.lanes.replaced(plan);
         self.order(Order::Lanes(self.lanes.clone()));
     }
 

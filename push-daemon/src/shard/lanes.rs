@@ -119,7 +119,12 @@ impl Lanes {
         for lane in order.plan.lanes() {
             paces[usize::from(lane.id)] = Pace::of(lane);
         }
-        for (lane, pace) in self.lanes.iter_mut().zip(paces) {
+        for (id, (lane, pace)) in self.lanes.iter_mut().zip(paces).enumerate() {
+            if lane.pace.rate != pace.rate {
+                // What was spent in advance would be a long time at a lower rate, and no time at a higher. Each shard does
+                // this, since one that had not heard of the plan yet may have been charged in between.
+                order.shares.forget(id as u8, self.now);
+            }
             lane.pace = pace;
             lane.left = if pace.is_bounded() { lane.left } else { 0 };
         }

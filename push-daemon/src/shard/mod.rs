@@ -9,10 +9,9 @@
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
 //! and going · `rooms`, `room_index`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub
 //! knows of that · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes
-//! reach the kernel · `egress`, `debt` what a slow socket still owes · `lanes`, `labels` who waits for his ISP's lane, and which
-//! that is · `liveness` who fell silent · `order`, `intake`, `news`
-//! orders in and news out · `wait`, `rest` what the loop waits for · `counters`, `reason` what is counted · `tables` for
-//! benchmarks
+//! reach the kernel · `egress`, `debt` what a slow socket still owes · `lanes`, `labels` who waits for its ISP's lane, and
+//! which that is · `liveness` who fell silent · `order`, `intake`, `news` orders in and news out · `wait`, `rest` what the
+//! loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
 mod activity;

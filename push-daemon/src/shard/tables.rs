@@ -82,7 +82,7 @@ impl Tables {
         // Numbers and names are right, and no prefix names another.
         let plan = LanePlan::new((1..=u8::MAX).map(lane).collect(), &[]).unwrap_or_default();
         let live = self.connections.live();
-        self.lanes.set(LaneOrder::none().replaced(plan, Instant::now()), live, &Counters::new());
+        self.lanes.set(LaneOrder::none().replaced(plan), live, &Counters::new());
         (0..live).for_each(|slot| self.connections[slot].lane = (slot % 256) as u8);
         self
     }
