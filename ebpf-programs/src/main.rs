@@ -1,18 +1,23 @@
 //! The kernel side of the push appliance: one object, all its programs.
 //!
 //! `filter` (XDP) judges packets to the protected TCP ports before the kernel makes a socket buffer for them.
+//! `steer` (sk_reuseport) puts a new connection on a shard of the CPU that it came in on.
 //!
 //! It does not: keep state per connection, answer packets, look into IP tunnels, or decide policy. The tables are userspace's; a
 //! missing entry means pass, and the kill switch passes everything.
 //!
-//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events` who is told ·
-//! `clock`, `counting` time and atomic words · `maps` the tables.
+//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events`, `trace` who is
+//! told · `clock`, `counting` time and atomic words · `maps` the tables · `steer` the shard.
 #![no_std]
 #![no_main]
 // Inline assembly for this target: both ways to build it use a compiler that takes unstable features (`build-std` is one).
 #![feature(asm_experimental_arch)]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{sk_reuseport, xdp},
+    programs::{SkReuseportContext, XdpContext},
+};
 
 mod clock;
 mod counting;
@@ -23,6 +28,8 @@ mod limits;
 mod maps;
 mod packet;
 mod rules;
+mod steer;
+mod trace;
 
 /// Judges a frame: `XDP_PASS` or `XDP_DROP`, nothing else.
 ///
@@ -33,6 +40,13 @@ pub fn filter(ctx: XdpContext) -> u32 {
         abi::verdict::Verdict::Pass => xdp_action::XDP_PASS,
         abi::verdict::Verdict::Drop => xdp_action::XDP_DROP,
     }
+}
+
+/// Chooses the listening socket for a new connection, and for one whose listener went away before it was accepted
+/// (`migrate`, Linux 5.14 and later).
+#[sk_reuseport(migrate)]
+pub fn steer(ctx: SkReuseportContext) -> u32 {
+    steer::steer(&ctx)
 }
 
 #[cfg(not(test))]

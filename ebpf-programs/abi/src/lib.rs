@@ -6,8 +6,8 @@
 //!
 //! Layout: `rules` what a filter table holds · `generation` which of two rule sets is in force · `limits` what one source may do ·
 //! `isps` who a prefix belongs to, and his rates · `verdict` what became of a packet and why · `events` a sample of the drops ·
-//! `settings` the switches · `maps` names and bounds · `clients` all of the above for the clients that tests play ·
-//! `pod` the userspace promise that these types are plain bytes (feature `user`).
+//! `settings` the switches · `maps` names and bounds · `steer` which shard gets a connection · `clients` all of the above for
+//! the clients that tests play · `pod` the userspace promise that these types are plain bytes (feature `user`).
 
 pub mod clients;
 pub mod events;
@@ -19,6 +19,7 @@ pub mod maps;
 mod pod;
 pub mod rules;
 pub mod settings;
+pub mod steer;
 pub mod verdict;
 
 /// Version of everything in this crate that ends up in a map: keys, values, map types, the order of the counters.

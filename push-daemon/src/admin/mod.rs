@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::kernel::KernelPlane;
+use crate::kernel::steer::Steering;
 use crate::lanes::LaneOrder;
 use crate::shard::counters::Counters;
 use crate::trunk::TrunkStatus;
@@ -56,6 +57,8 @@ pub struct Sources {
     pub kernel: Option<Mutex<KernelPlane>>,
     /// The lanes that shards keep to. Shards have copies of their own.
     pub lanes: Mutex<LaneOrder>,
+    /// Where connections are steered, if they are.
+    pub steering: Option<Arc<Steering>>,
     /// When the daemon began.
     pub started: Instant,
 }

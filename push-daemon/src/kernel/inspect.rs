@@ -12,6 +12,7 @@ use super::{
     error::KernelError,
     netlink,
     pin::PinDir,
+    steer::{self, SteerReport},
     sys,
     tables::{RuleCounts, SourceLimits, Tables, Transaction},
 };
@@ -45,6 +46,8 @@ pub struct Status {
     pub isps: usize,
     /// A change on trial, or one that can be taken back.
     pub transaction: Transaction,
+    /// Which shard gets a connection; `None`: the kernel's hash decides.
+    pub steering: Option<SteerReport>,
 }
 
 /// Where the filter runs.
@@ -85,6 +88,7 @@ pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, Kernel
         limits: tables.limits()?,
         isps: tables.isps()?.len(),
         transaction: tables.transaction()?,
+        steering: steer::steering(pins.root())?,
     })
 }
 

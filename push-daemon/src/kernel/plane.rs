@@ -14,10 +14,11 @@ use super::{
     error::KernelError,
     inspect::{self, Status},
     load::{self, Loaded},
-    netlink,
+    migrate, netlink,
     pin::{self, PinDir},
     sys::{self, LinkInfo},
     tables::{Count, Tables},
+    trace::Tracer,
 };
 
 /// What bringing the filter up came to.
@@ -42,6 +43,7 @@ pub struct KernelPlane {
     tables: Tables,
     arrival: Arrival,
     notes: Vec<String>,
+    _tracer: Option<Tracer>,
 }
 
 impl KernelPlane {
@@ -54,11 +56,14 @@ impl KernelPlane {
         fs::metadata(&config.object).map_err(|source| KernelError::Object { path: config.object.clone(), source })?;
         let interface = Interface::find(&config.interface)?;
         let pins = PinDir::new(&config.pin_root);
-        let lock = pins.create()?;
+        let (lock, old) = pins.create(migrate::FROM)?;
         let had_tables = pins.file(abi::maps::SETTINGS).exists();
 
         let mut loaded = load::load(config, &pins)?;
-        let mut tables = Tables::open(&config.pin_root)?;
+        let mut tables = Tables::open_at(pins.clone())?;
+        if let Some(old) = &old {
+            migrate::take_over(&pins, old, &mut tables, (config.max_hosts, config.max_prefixes))?;
+        }
         tables.settle()?;
         let before = tables.settings()?;
         finish_interrupted_move(&pins)?;
@@ -70,7 +75,11 @@ impl KernelPlane {
                 if had_tables { Arrival::TablesAdopted } else { Arrival::Fresh }
             }
             Some(link) => match place_of(link, &interface)? {
-                Place::Here(mode) if mode == config.mode => adopt(&mut loaded, link, &pins)?,
+                Place::Here(mode) if mode == config.mode => {
+                    // A program that logs is told by nothing else, and its log only comes out where it was loaded.
+                    let logs = config.trace || before.trace != 0;
+                    if logs { swap(&mut loaded, &pins)? } else { adopt(&mut loaded, link, &pins)? }
+                }
                 Place::Here(mode) => change_mode(&mut loaded, &interface, mode, config.mode, &pins)?,
                 Place::Elsewhere => move_to(&mut loaded, &interface, config.mode, &pins)?,
             },
@@ -84,12 +93,18 @@ impl KernelPlane {
             addresses: if config.protected_addresses.is_empty() { 0 } else { ONLY_LISTED_ADDRESSES },
             max_hosts: config.max_hosts,
             max_prefixes: config.max_prefixes,
+            trace: u32::from(config.trace),
             ..record_of(&interface, config.mode, before)
         })?;
         tables.set_protected_ports(&config.protected_ports)?;
+        let mut notes = notes_on(config, &tables)?;
+        if let Some(old) = &old {
+            pin::remove_dir(old)?;
+            notes.push(format!("the rules pinned in {} by an earlier version were taken over", old.display()));
+        }
+        let tracer = if config.trace { Some(Tracer::start(loaded.logger()?)?) } else { None };
         drop(lock);
-        let notes = notes_on(config, &tables)?;
-        Ok(Self { pins, tables, arrival, notes })
+        Ok(Self { pins, tables, arrival, notes, _tracer: tracer })
     }
 
     /// What of the config could not be honoured, in sentences for the log.
@@ -192,10 +207,14 @@ fn place_of(link: LinkInfo, interface: &Interface) -> Result<Place, KernelError>
 fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, KernelError> {
     // Without it we cannot tell that swapping would change nothing, and swapping does no harm.
     if let Some(running) = pinned_program(pins, link)
-        && loaded.is_same_as(&running)?
+        && loaded.is_same_as(&running, pins)?
     {
         return Ok(Arrival::Adopted);
     }
+    swap(loaded, pins)
+}
+
+fn swap(loaded: &mut Loaded, pins: &PinDir) -> Result<Arrival, KernelError> {
     loaded.pin_program(&pins.file(abi::maps::FILTER))?;
     attach::replace_program(loaded.program()?, &pins.link())?;
     Ok(Arrival::ProgramSwapped)

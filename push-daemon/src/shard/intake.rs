@@ -80,7 +80,7 @@ impl Shard {
             }
             Order::Lanes(lanes) => self.set_lanes(lanes),
             Order::Resync => self.begin_resync(),
-            Order::Drain { over_ms } => self.begin_drain(over_ms),
+            Order::Drain { over_ms, last_call_ms } => self.begin_drain(over_ms, last_call_ms),
             Order::Stop => return false,
         }
         true
