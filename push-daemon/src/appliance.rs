@@ -4,11 +4,13 @@
 //! spread over time, shards, trunk, admin. A shard that ends by itself takes the process down: an edge that
 //! serves a part of its clients is worse than one that is restarted.
 
+mod lanes;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,11 +22,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use wire::key::KeySecret;
 use wire::trunk::NodeAddress;
 
-use crate::admin::{self, LaneStatus, ShardView, Sources};
+use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::steer::Steering;
 use crate::kernel::{KernelError, KernelPlane};
-use crate::lanes::{LaneOrder, LanePlan};
+use crate::lanes::LaneOrder;
 use crate::plan::Plan;
 use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
@@ -187,36 +189,6 @@ impl Appliance {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
-    }
-
-    /// Has every shard keep to another plan of lanes. Rates hold at once; which lane a client is in is looked up again
-    /// within moments. A shard that is behind is waited for; who drops the wait leaves some shards with the plan before, until
-    /// the next one comes.
-    pub async fn set_lanes(&self, plan: LanePlan) {
-        // So that all shards get plans in the same order.
-        let _alone = self.changing_lanes.lock().await;
-        let order = {
-            let mut lanes = self.sources.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            *lanes = lanes.replaced(plan);
-            lanes.clone()
-        };
-        for shard in &self.shards {
-            let mut next = Order::Lanes(order.clone());
-            while let Err(back) = shard.handle.queue(next)
-                && !shard.thread.is_finished()
-            {
-                shard.handle.wake();
-                tokio::time::sleep(FULL_QUEUE_PAUSE).await;
-                next = back;
-            }
-            shard.handle.wake();
-        }
-    }
-
-    /// How the lanes are.
-    #[must_use]
-    pub fn lanes(&self) -> Vec<LaneStatus> {
-        self.sources.lanes()
     }
 
     /// Looks after the parts until `signal` fires.
