@@ -95,3 +95,29 @@ fn another_plan_moves_clients_to_other_lanes_and_none_takes_all_away() {
         assert_eq!(by_hand.counters.debtors.get(), 0);
     });
 }
+
+#[test]
+fn who_is_owed_much_has_one_send_a_turn_like_the_others() {
+    on_each_path(patient(), |by_hand| {
+        by_hand.set_lanes(at_rates(1, 0));
+        let mut viewers = Listener::all(by_hand.join_from(TELECOM, VIEWERS));
+        for number in 0..3 {
+            by_hand.push(&body(number, 60_000));
+            by_hand.turn(Duration::ZERO);
+        }
+        // The first went to one, beyond what the lane had.
+        assert_eq!(waiting(by_hand, 1), VIEWERS as u64);
+        by_hand.set_turn_sends(VIEWERS);
+        by_hand.set_lanes(at_rates(0, 0));
+        for turn in 1..=3 {
+            by_hand.turn(Duration::ZERO);
+            viewers.iter_mut().for_each(Listener::listen);
+            let heard = viewers.iter().map(|listener| listener.heard.len());
+            assert!(heard.clone().all(|heard| heard <= turn + 1), "{:?}", heard.collect::<Vec<_>>());
+        }
+        by_hand.turn_until("all have all", |_| {
+            viewers.iter_mut().for_each(Listener::listen);
+            viewers.iter().all(|listener| listener.heard == [0, 1, 2])
+        });
+    });
+}
