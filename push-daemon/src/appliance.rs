@@ -4,6 +4,8 @@
 //! spread over time, shards, trunk, admin. A shard that ends by itself takes the process down: an edge that
 //! serves a part of its clients is worse than one that is restarted.
 
+mod lanes;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -24,6 +26,7 @@ use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::steer::Steering;
 use crate::kernel::{KernelError, KernelPlane};
+use crate::lanes::LaneOrder;
 use crate::plan::Plan;
 use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
@@ -38,6 +41,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often rules that have expired give their places back, in watches. The filter passes over them at once.
 const RULE_SWEEP_WATCHES: u32 = 10;
+
+/// How long an order waits before a full queue is tried again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Beyond the drain, for goodbyes that linger.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -99,6 +105,8 @@ pub struct Appliance {
     sources: Arc<Sources>,
     trunk: TrunkThread,
     stop_admin: oneshot::Sender<()>,
+    /// Held by who changes the plan of lanes.
+    changing_lanes: tokio::sync::Mutex<()>,
     draining: Arc<AtomicBool>,
     drain_ms: u32,
     admin_address: SocketAddr,
@@ -136,6 +144,7 @@ impl Appliance {
             shards: views.collect(),
             trunk: Arc::new(TrunkStatus::new(&config.trunk.lines)),
             kernel: kernel.map(Mutex::new),
+            lanes: Mutex::new(LaneOrder::none()),
             steering,
             started,
         });
@@ -172,7 +181,8 @@ impl Appliance {
             sends = if in_ring { "io_uring" } else { "one by one" }, "ready for clients"
         );
         let drain_ms = config.limits.drain_ms.get_u32();
-        Ok(Self { shards, sources, trunk, stop_admin, draining, drain_ms, admin_address })
+        let changing_lanes = tokio::sync::Mutex::new(());
+        Ok(Self { shards, sources, trunk, stop_admin, changing_lanes, draining, drain_ms, admin_address })
     }
 
     /// Where operators look.
@@ -279,7 +289,7 @@ impl Appliance {
                     // The queue is bounded and its shard takes from it: there is room in a moment.
                     Err(back) => {
                         shard.handle.wake();
-                        std::thread::sleep(Duration::from_millis(1));
+                        std::thread::sleep(FULL_QUEUE_PAUSE);
                         next = back;
                     }
                 }

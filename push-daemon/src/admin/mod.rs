@@ -3,8 +3,10 @@
 //! It reads figures that shards and the trunk keep anyway, and changes nothing. It has no access control, so it
 //! listens on loopback unless told otherwise.
 //!
-//! Layout: `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus
+//! Layout: `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus · `lanes` the lanes
+//! for both
 
+mod lanes;
 mod metrics;
 mod page;
 mod stats;
@@ -27,8 +29,10 @@ use tokio::sync::oneshot;
 
 use crate::kernel::KernelPlane;
 use crate::kernel::steer::Steering;
+use crate::lanes::LaneOrder;
 use crate::shard::counters::Counters;
 use crate::trunk::TrunkStatus;
+pub use lanes::LaneStatus;
 use stats::Stats;
 
 /// How often the load of each shard is taken.
@@ -51,6 +55,8 @@ pub struct Sources {
     pub trunk: Arc<TrunkStatus>,
     /// The filter, if one was configured. Only this side takes the lock.
     pub kernel: Option<Mutex<KernelPlane>>,
+    /// The lanes that shards keep to. Shards have copies of their own.
+    pub lanes: Mutex<LaneOrder>,
     /// Where connections are steered, if they are.
     pub steering: Option<Arc<Steering>>,
     /// When the daemon began.
