@@ -122,16 +122,6 @@ impl Sources {
         }
     }
 
-    /// Takes expired rules out of the filter's tables.
-    pub fn sweep_rules(&self) {
-        let swept = self.kernel(|plane| plane.tables_mut().sweep_expired());
-        match swept {
-            Some(Ok(count)) if count > 0 => tracing::info!(count, "rules of the filter have expired"),
-            Some(Err(error)) => tracing::warn!(%error, "cannot take expired rules out of the filter's tables"),
-            _ => {}
-        }
-    }
-
     fn stats(&self) -> Stats {
         Stats::of(self)
     }

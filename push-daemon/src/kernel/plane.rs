@@ -125,6 +125,12 @@ impl KernelPlane {
         self.pins.path()
     }
 
+    /// The directory that it is in.
+    #[must_use]
+    pub fn pin_root(&self) -> &Path {
+        self.pins.root()
+    }
+
     /// The rules and the counters.
     #[must_use]
     pub fn tables(&self) -> &Tables {
