@@ -86,10 +86,19 @@ fn judge_source(packet: &mut Packet, fault: Option<Reason>, bytes: u64) -> Reaso
     let mut rule = rules::host(generation, &packet.source);
     let (mut limited, mut known) = (limits::UNLIMITED, None);
     if rule.is_none() {
-        limited = limits::recall(generation, packet);
-        known = limited.known_isp(edition, generation);
+        // In a flood of what prefixes deny nobody is remembered, and asking would only add to it.
+        let is_flood = packet.denied_last;
+        if !is_flood {
+            limited = limits::recall(generation, packet);
+            known = limited.known_isp(edition, generation);
+        }
         if known.is_none() {
             rule = rules::prefix(generation, &packet.source);
+        }
+        packet.denied_last = matches!(rule, Some(rule) if rule.action() == DENY);
+        if is_flood && rule.is_none() {
+            limited = limits::recall(generation, packet);
+            known = limited.known_isp(edition, generation);
         }
     }
     if let Some(rule) = rule {

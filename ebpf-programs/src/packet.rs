@@ -191,6 +191,8 @@ pub struct Packet {
     pub transport: Transport,
     /// What the source is called where the limits know it (`limits` writes it).
     pub key: Address,
+    /// Of the packet before on this CPU: whether a prefix's rule denied it.
+    pub denied_last: bool,
 }
 
 /// Fills `packet`. `Err` when the frame has no source address to judge by: not IP (`NotProtected`), or cut off before it.
