@@ -12,6 +12,26 @@ pub fn boot_ns() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// The clock, read at most once per packet and only when something asks: reading it costs as much as a look-up.
+pub struct Moment(u64);
+
+impl Moment {
+    /// Not read yet.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    /// When this packet is judged, as [`boot_ns`].
+    #[inline(always)]
+    pub fn ns(&mut self) -> u64 {
+        if self.0 == 0 {
+            self.0 = boot_ns();
+        }
+        self.0
+    }
+}
+
 /// The rule set in force, read once per packet. The clock is asked only while a set is on trial.
 #[inline(always)]
 pub fn generation() -> u32 {

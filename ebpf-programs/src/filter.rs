@@ -72,19 +72,20 @@ fn decide(packet: &Packet, settings: &Settings, bytes: u64) -> Reason {
         return Reason::Management;
     }
     let generation = clock::generation();
+    let mut moment = clock::Moment::new();
     let rule = find_rule(generation, &packet.source);
     if let Some(rule) = rule {
         rule.hit(bytes);
         if rule.action() == DENY {
             return Reason::Denied;
         }
-    } else if let Some(reason) = limits::exceeded(generation, &packet.source, is_connect) {
+    } else if let Some(reason) = limits::exceeded(generation, &packet.source, is_connect, &mut moment) {
         return reason;
     }
     if let Some(fault) = fault {
         return fault;
     }
-    if let Some(reason) = isps::exceeded(generation, &packet.source, bytes) {
+    if let Some(reason) = isps::exceeded(generation, &packet.source, bytes, &mut moment) {
         return reason;
     }
     if rule.is_some() { Reason::Allowed } else { Reason::NoRule }

@@ -8,7 +8,7 @@ use abi::{
 use aya_ebpf::btf_maps::lpm_trie::Key;
 
 use crate::{
-    clock::boot_ns,
+    clock::Moment,
     counting::take,
     maps::{ISP_COUNTS, ISPS, ISPS_V4, ISPS_V6, POLICERS},
     packet::Address,
@@ -32,9 +32,9 @@ pub fn isp_of(generation: u32, address: &Address) -> u32 {
 
 /// Charges a packet to the ISP of its source, and says whether it is over the ingress rate.
 #[inline(always)]
-pub fn exceeded(generation: u32, source: &Address, bytes: u64) -> Option<Reason> {
+pub fn exceeded(generation: u32, source: &Address, bytes: u64, moment: &mut Moment) -> Option<Reason> {
     let isp = isp_of(generation, source);
-    let over = is_over(generation, isp, bytes);
+    let over = is_over(generation, isp, bytes, moment);
     if let Some(counter) = ISP_COUNTS.get_ptr_mut(isp) {
         count(counter, over, bytes);
     }
@@ -42,14 +42,14 @@ pub fn exceeded(generation: u32, source: &Address, bytes: u64) -> Option<Reason>
 }
 
 #[inline(always)]
-fn is_over(generation: u32, isp: u32, bytes: u64) -> bool {
+fn is_over(generation: u32, isp: u32, bytes: u64, moment: &mut Moment) -> bool {
     let Some(entry) = ISPS.get(isps::place(generation, isp)) else { return false };
     if entry.ingress.bytes_per_s == 0 {
         return false;
     }
     let Some(policer) = POLICERS.get_ptr_mut(isp) else { return false };
     // SAFETY: an array's entry lives as long as the program, and `at_ns` is its first word.
-    !unsafe { take(&raw mut (*policer).at_ns, boot_ns(), entry.ingress.ns_of(bytes), entry.ingress.credit_ns) }
+    !unsafe { take(&raw mut (*policer).at_ns, moment.ns(), entry.ingress.ns_of(bytes), entry.ingress.credit_ns) }
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use abi::{
 use aya_ebpf::bindings::BPF_ANY;
 
 use crate::{
-    clock::boot_ns,
+    clock::Moment,
     counting::{add_atomically, take},
     maps::{LIMITS, OPEN_V4, OPEN_V6, SOURCES_V4, SOURCES_V6},
     packet::Address,
@@ -19,7 +19,7 @@ use crate::{
 
 /// The limit that a packet of `source` is over, if any.
 #[inline(always)]
-pub fn exceeded(generation: u32, source: &Address, is_connect: bool) -> Option<Reason> {
+pub fn exceeded(generation: u32, source: &Address, is_connect: bool, moment: &mut Moment) -> Option<Reason> {
     let limits = LIMITS.get(generation)?;
     match source {
         Address::V4(address) => {
@@ -27,12 +27,12 @@ pub fn exceeded(generation: u32, source: &Address, is_connect: bool) -> Option<R
             if has_rates(limits) {
                 match SOURCES_V4.get_ptr_mut(key) {
                     Some(state) => {
-                        if let Some(reason) = over_rate(limits, state, is_connect) {
+                        if let Some(reason) = over_rate(limits, state, is_connect, moment.ns()) {
                             return Some(reason);
                         }
                     }
                     // Refused when the table is full of sources that are all busy: not remembered, hence not limited.
-                    None => drop(SOURCES_V4.insert(key, newcomer(limits, is_connect), BPF_ANY.into())),
+                    None => drop(SOURCES_V4.insert(key, newcomer(limits, is_connect, moment.ns()), BPF_ANY.into())),
                 }
             }
             if !is_connect || limits.most_open == 0 {
@@ -46,12 +46,12 @@ pub fn exceeded(generation: u32, source: &Address, is_connect: bool) -> Option<R
             if has_rates(limits) {
                 match SOURCES_V6.get_ptr_mut(key) {
                     Some(state) => {
-                        if let Some(reason) = over_rate(limits, state, is_connect) {
+                        if let Some(reason) = over_rate(limits, state, is_connect, moment.ns()) {
                             return Some(reason);
                         }
                     }
                     // As above.
-                    None => drop(SOURCES_V6.insert(key, newcomer(limits, is_connect), BPF_ANY.into())),
+                    None => drop(SOURCES_V6.insert(key, newcomer(limits, is_connect, moment.ns()), BPF_ANY.into())),
                 }
             }
             if !is_connect || limits.most_open == 0 {
@@ -70,8 +70,7 @@ fn has_rates(limits: &Limits) -> bool {
 
 /// What is remembered of a source with its first packet, which passes.
 #[inline(always)]
-fn newcomer(limits: &Limits, is_connect: bool) -> SourceState {
-    let now_ns = boot_ns();
+fn newcomer(limits: &Limits, is_connect: bool, now_ns: u64) -> SourceState {
     SourceState {
         packets_at_ns: now_ns + limits.packet_interval_ns,
         connects_at_ns: if is_connect { now_ns + limits.connect_interval_ns } else { 0 },
@@ -81,8 +80,7 @@ fn newcomer(limits: &Limits, is_connect: bool) -> SourceState {
 }
 
 #[inline(always)]
-fn over_rate(limits: &Limits, state: *mut SourceState, is_connect: bool) -> Option<Reason> {
-    let now_ns = boot_ns();
+fn over_rate(limits: &Limits, state: *mut SourceState, is_connect: bool, now_ns: u64) -> Option<Reason> {
     // SAFETY: the fields are 8-byte aligned words of a live map value; an entry that is reused meanwhile charges another source
     // with one packet.
     unsafe {

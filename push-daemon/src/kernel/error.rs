@@ -1,6 +1,6 @@
 //! What goes wrong in the kernel plane, in the words of the person who must act.
 
-use std::{io, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 use ipnet::IpNet;
@@ -113,6 +113,17 @@ pub enum KernelError {
         prefix: IpNet,
         /// The management prefix that holds it.
         management: IpNet,
+    },
+
+    /// A rule that would lock out the one who gives it.
+    #[error(
+        "{prefix} would be denied, and you are connected from {operator}: allow that address first, or use --force"
+    )]
+    LockOut {
+        /// Where the operator comes from.
+        operator: IpAddr,
+        /// The deny that would decide about him.
+        prefix: IpNet,
     },
 
     /// `10.0.0.5/8` and its like.

@@ -8,12 +8,13 @@
 //! anything about connections.
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
-//! `attach` program to interface · `pin` the directory of pins · `tables` rules and counters as typed values · `inspect` what is
+//! `attach` program to interface · `pin` the directory of pins · `tables` rules and counters as typed values · `file` the same as a text · `inspect` what is
 //! in force · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
 
 mod attach;
 mod config;
 mod error;
+pub mod file;
 mod inspect;
 mod load;
 mod netlink;
@@ -27,6 +28,7 @@ pub use error::KernelError;
 pub use inspect::{Attached, Status, status};
 pub use plane::{Arrival, KernelPlane, take_down};
 pub use tables::{
-    Action, Added, Applied, Change, Count, Diff, Drop, Explanation, IspCount, IspEntry, IspRate, IspSpec, Listener,
-    MAX_COMMENT_BYTES, NewRule, Origin, Rule, RuleCounts, SourceLimits, SourceUse, Tables, Transaction, WholeSet,
+    Action, Added, Applied, Change, Count, Diff, Drop, Explanation, Guard, IspCount, IspEntry, IspRate, IspSpec,
+    Listener, MAX_COMMENT_BYTES, NewRule, Origin, Rule, RuleCounts, SourceLimits, SourceUse, Tables, Transaction,
+    WholeSet,
 };

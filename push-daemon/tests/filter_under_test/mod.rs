@@ -54,6 +54,10 @@ impl FilterUnderTest {
         Some(Self { program, plane, _namespace: namespace, _bpffs: bpffs })
     }
 
+    pub(crate) fn program_mut(&mut self) -> &mut Xdp {
+        &mut self.program
+    }
+
     pub(crate) fn tables(&mut self) -> &mut Tables {
         self.plane.tables_mut()
     }

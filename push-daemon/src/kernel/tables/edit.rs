@@ -12,7 +12,7 @@ use abi::{
 use ipnet::IpNet;
 
 use super::{
-    Tables, comments,
+    Guard, Tables, comments,
     generations::other,
     get,
     isp::{self, IspSpec},
@@ -53,7 +53,8 @@ impl Tables {
         check_host_bits(rule.prefix)?;
         comments::check(&rule.comment)?;
         let management = self.management()?;
-        refuse_management(rule, &management)?;
+        refuse_management(rule, &management, self.guard)?;
+        self.refuse_lock_out(rule)?;
         let before = get(&self.set()?, rule.prefix)?;
         let replaced = before.map(|before| self.told(rule.prefix, &before)).transpose()?;
         let spared = match rule.action {
@@ -61,6 +62,18 @@ impl Tables {
             Action::Allow => Vec::new(),
         };
         Ok(Added { replaced, spared })
+    }
+
+    /// A deny that would decide about the operator's own address.
+    fn refuse_lock_out(&self, rule: &NewRule) -> Result<(), KernelError> {
+        let Some(operator) = self.guard.operator.filter(|operator| rule.prefix.contains(operator)) else {
+            return Ok(());
+        };
+        let is_outdone = |other: &Rule| other.prefix.prefix_len() > rule.prefix.prefix_len();
+        let passes = rule.action == Action::Allow
+            || self.management_of(operator)?.is_some()
+            || self.deciding(&self.set()?, operator)?.is_some_and(|other| is_outdone(&other));
+        if passes { Ok(()) } else { Err(KernelError::LockOut { operator, prefix: rule.prefix }) }
     }
 
     /// Removes the rule for exactly this prefix and hands it back.
@@ -214,7 +227,10 @@ impl Tables {
 }
 
 /// Management always passes, so a deny at or inside one of its prefixes would only look like one.
-pub(super) fn refuse_management(rule: &NewRule, management: &[IpNet]) -> Result<(), KernelError> {
+pub(super) fn refuse_management(rule: &NewRule, management: &[IpNet], guard: Guard) -> Result<(), KernelError> {
+    if !guard.management {
+        return Ok(());
+    }
     match management.iter().find(|management| management.contains(&rule.prefix)) {
         Some(management) if rule.action == Action::Deny => {
             Err(KernelError::ManagementPrefix { prefix: rule.prefix, management: *management })

@@ -71,6 +71,22 @@ pub struct Tables {
     management_v6: Management<Ipv6Addr>,
     generations: Generations,
     comments: Comments,
+    guard: Guard,
+}
+
+/// Whom a change may not lock out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The address that the operator himself comes from: a change that would deny it is refused.
+    pub operator: Option<IpAddr>,
+    /// A deny at or inside a management prefix is refused. It would do nothing: management passes before any rule.
+    pub management: bool,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { operator: None, management: true }
+    }
 }
 
 impl Tables {
@@ -93,8 +109,14 @@ impl Tables {
             management_v6: Management::open(&pins)?,
             generations: Generations::open(&pins)?,
             comments: Comments::open(&pins)?,
+            guard: Guard::default(),
             pins,
         })
+    }
+
+    /// From now on refuses what `guard` says.
+    pub fn set_guard(&mut self, guard: Guard) {
+        self.guard = guard;
     }
 
     /// The rule for exactly this prefix.

@@ -7,13 +7,13 @@ use std::{collections::HashMap, time::Duration};
 
 use abi::{
     isps::MAX_ISPS,
-    rules::{BY_TIER, RuleValue},
+    rules::{BY_TIER, DENY, RuleValue},
 };
 use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
-    Tables,
+    Guard, Tables,
     diff::Diff,
     edit::{LONGEST_TRIAL, refuse_management},
     generations::{Contents, other},
@@ -83,7 +83,7 @@ impl Tables {
                 after.rules.iter().enumerate().map(|(at, (prefix, _))| (*prefix, at)).collect();
             let mut names = Names::noted(tables);
             for rule in rules {
-                let value = value_of(rule, &management, &mut names, now_ns)?;
+                let value = value_of(rule, &management, tables.guard, &mut names, now_ns)?;
                 match places.get(&rule.prefix) {
                     Some(at) => {
                         let (_, before) = &mut after.rules[*at];
@@ -108,7 +108,7 @@ impl Tables {
         let mut names = Names::looked_up(self);
         after.rules.retain(|(prefix, _)| !replaced.contains_key(prefix));
         for rule in replaced.values() {
-            after.rules.push((rule.prefix, value_of(rule, &management, &mut names, now_ns)?));
+            after.rules.push((rule.prefix, value_of(rule, &management, self.guard, &mut names, now_ns)?));
         }
         self.diff(&before, &after)
     }
@@ -172,6 +172,7 @@ impl Tables {
         }
         let before = self.contents_in_force()?;
         let after = change(self, &before)?;
+        self.refuse_lock_out_by(&after)?;
         let diff = self.diff(&before, &after)?;
         let (next, bounds) = (other(now.generation), self.wanted_bounds()?);
         self.generations.build(&self.pins, next, bounds, &after)?;
@@ -180,6 +181,20 @@ impl Tables {
             self.forget_sources()?;
         }
         Ok(Applied { diff, confirm_within_s: trial.map(|trial| trial.as_secs()) })
+    }
+
+    /// A set that denies the operator's own address.
+    fn refuse_lock_out_by(&self, contents: &Contents) -> Result<(), KernelError> {
+        let Some(operator) = self.guard.operator else { return Ok(()) };
+        let now_ns = boot_clock_ns();
+        let lives = |rule: &RuleValue| rule.expires_ns == 0 || now_ns < rule.expires_ns;
+        let holding = contents.rules.iter().filter(|(prefix, rule)| prefix.contains(&operator) && lives(rule));
+        match holding.max_by_key(|(prefix, _)| prefix.prefix_len()) {
+            Some((prefix, rule)) if rule.action == DENY && self.management_of(operator)?.is_none() => {
+                Err(KernelError::LockOut { operator, prefix: *prefix })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What `wanted` makes of `before`: rules keep their counts, ISPs their numbers, the tier its bans.
@@ -194,7 +209,7 @@ impl Tables {
         let counted: HashMap<IpNet, &RuleValue> = before.rules.iter().map(|(prefix, rule)| (*prefix, rule)).collect();
         let mut rules = HashMap::with_capacity(wanted.rules.len());
         for rule in &wanted.rules {
-            let mut value = value_of(rule, &management, names, now_ns)?;
+            let mut value = value_of(rule, &management, self.guard, names, now_ns)?;
             if let Some(before) = counted.get(&rule.prefix) {
                 (value.hits, value.bytes) = (before.hits, before.bytes);
             }
@@ -267,10 +282,11 @@ impl<'a> Names<'a> {
 fn value_of(
     rule: &NewRule,
     management: &[IpNet],
+    guard: Guard,
     names: &mut Names<'_>,
     now_ns: u64,
 ) -> Result<RuleValue, KernelError> {
     check_host_bits(rule.prefix)?;
-    refuse_management(rule, management)?;
+    refuse_management(rule, management, guard)?;
     Ok(rule.to_kernel(names.number_of(&rule.comment)?, now_ns))
 }
