@@ -4,16 +4,17 @@
 //! the source, sane headers, the ISP's ingress rate, pass. It does not parse: `packet` did.
 
 use abi::{
-    maps::v4_mapped,
     rules::{self, DENY},
-    settings::{DROP_FRAGMENTS, OBSERVE, ONLY_LISTED_ADDRESSES, PASS_EVERYTHING, Settings},
+    settings::{DROP_FRAGMENTS, OBSERVE, PASS_EVERYTHING, Settings},
     verdict::{REASONS, Reason, Verdict},
 };
 use aya_ebpf::{EbpfContext as _, btf_maps::lpm_trie::Key, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 
 use crate::{
-    clock, events, isps, limits,
-    maps::{ADDRESSES, COUNTS, MANAGEMENT_V4, MANAGEMENT_V6, PROTECTED, SETTINGS},
+    clock, events,
+    guarded::{is_guarded, is_protected},
+    isps, limits,
+    maps::{COUNTS, MANAGEMENT_V4, MANAGEMENT_V6, SETTINGS},
     packet::{Address, Frame, Packet, Transport, parse},
     rules::{V4_BITS, V6_BITS, find_rule},
 };
@@ -65,7 +66,7 @@ fn decide(packet: &Packet, settings: &Settings, bytes: u64) -> Reason {
         Transport::LaterFragment => return Reason::LaterFragment,
         Transport::Unknown(fault) => (Some(*fault), false),
     };
-    if settings.addresses == ONLY_LISTED_ADDRESSES && !is_listed(&packet.destination) {
+    if !is_guarded(settings, &packet.destination) {
         return Reason::NotProtected;
     }
     if is_management(&packet.source) {
@@ -89,22 +90,6 @@ fn decide(packet: &Packet, settings: &Settings, bytes: u64) -> Reason {
         return reason;
     }
     if rule.is_some() { Reason::Allowed } else { Reason::NoRule }
-}
-
-#[inline(always)]
-fn is_protected(port: u16) -> bool {
-    let (word, bit) = abi::maps::port_bit(port);
-    matches!(PROTECTED.get(word), Some(ports) if ports & bit != 0)
-}
-
-#[inline(always)]
-fn is_listed(address: &Address) -> bool {
-    let key = match address {
-        Address::V4(address) => v4_mapped(*address),
-        Address::V6(address) => *address,
-    };
-    // SAFETY: only its presence is asked for.
-    unsafe { ADDRESSES.get(key) }.is_some()
 }
 
 #[inline(always)]

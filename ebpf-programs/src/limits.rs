@@ -105,12 +105,14 @@ fn over_open(limits: &Limits, open: Option<&u64>) -> Option<Reason> {
     if *open? >= u64::from(limits.most_open) { Some(Reason::OpenConnections) } else { None }
 }
 
+/// The source that an IPv4 address belongs to.
 #[inline(always)]
-fn masked_v4(address: &V4, mask: &V4) -> V4 {
+pub fn masked_v4(address: &V4, mask: &V4) -> V4 {
     (u32::from_ne_bytes(*address) & u32::from_ne_bytes(*mask)).to_ne_bytes()
 }
 
+/// The source that an IPv6 address belongs to.
 #[inline(always)]
-fn masked_v6(address: &V6, mask: &V6) -> V6 {
+pub fn masked_v6(address: &V6, mask: &V6) -> V6 {
     (u128::from_ne_bytes(*address) & u128::from_ne_bytes(*mask)).to_ne_bytes()
 }

@@ -12,7 +12,7 @@ use abi::{
     rules::{V4, V6},
     verdict::Reason,
 };
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// IPv6 extension headers walked before we give up. Real traffic carries none or one.
 const MAX_EXTENSION_HEADERS: u32 = 8;
@@ -51,6 +51,12 @@ impl Frame {
     /// The frame's first buffer: all of it, except for jumbo frames, whose headers it holds.
     #[inline(always)]
     pub fn of(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// What is in one piece of a packet that leaves: all headers, of TCP that this host sends.
+    #[inline(always)]
+    pub fn leaving(ctx: &TcContext) -> Self {
         Self { start: ctx.data(), end: ctx.data_end() }
     }
 

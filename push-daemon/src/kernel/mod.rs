@@ -1,4 +1,4 @@
-//! The kernel plane: brings the XDP filter up, finds it again, and edits its tables.
+//! The kernel plane: brings the programs up, finds them again, and edits their tables.
 //!
 //! The filter, its tables and its attachment are pinned under a bpffs directory, so they outlive every process of ours: the
 //! guard stays when the daemon dies, and `pushctl` edits the tables without it. All calls are synchronous and need root, or
@@ -8,8 +8,9 @@
 //! anything about connections.
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
-//! `attach` program to interface · `pin` the directory of pins · `tables` rules and counters as typed values · `file` the same as a text · `inspect` what is
-//! in force · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
+//! `attach` filter to interface · `shape` what leaves is held to rates · `measure` what connections see · `pin` the directory of
+//! pins · `tables` rules and counters as typed values · `file` the same as a text · `inspect` what is in force · `netlink` which
+//! mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
 
 mod attach;
 mod config;
@@ -17,9 +18,11 @@ mod error;
 pub mod file;
 mod inspect;
 mod load;
+mod measure;
 mod netlink;
 mod pin;
 mod plane;
+mod shape;
 mod sys;
 mod tables;
 
@@ -27,8 +30,9 @@ pub use config::{DEFAULT_OBJECT, DEFAULT_PIN_ROOT, Fragments, KernelConfig, Mode
 pub use error::KernelError;
 pub use inspect::{Attached, Status, status};
 pub use plane::{Arrival, KernelPlane, take_down};
+pub use shape::Backend;
 pub use tables::{
     Action, Added, Applied, Change, Count, Diff, Drop, Explanation, Guard, IspCount, IspEntry, IspRate, IspSpec,
-    Listener, MAX_COMMENT_BYTES, NewRule, Origin, Rule, RuleCounts, SourceLimits, SourceUse, Tables, Transaction,
-    WholeSet,
+    Listener, MAX_COMMENT_BYTES, Measurement, NewRule, Origin, Rule, RuleCounts, ShapeCount, SourceLimits, SourceUse,
+    Tables, Transaction, WholeSet,
 };

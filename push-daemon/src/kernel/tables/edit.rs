@@ -19,7 +19,7 @@ use super::{
     limit::SourceLimits,
     rule::{Action, Added, NewRule, Origin, Rule, boot_clock_ns, check_host_bits},
 };
-use crate::kernel::{error::KernelError, pin::Lock};
+use crate::kernel::{error::KernelError, pin::Lock, shape};
 
 impl Tables {
     /// Writes a rule; one for the same prefix is replaced in place and keeps its counts.
@@ -161,6 +161,7 @@ impl Tables {
                 }
             }
         }
+        shape::follow(self)?;
         Ok(number)
     }
 
@@ -181,6 +182,7 @@ impl Tables {
         set.v4.remove_isps(&v4)?;
         set.v6.remove_isps(&v6)?;
         self.generations.set_isp(generation, number, Isp::default())?;
+        shape::follow(self)?;
         Ok(v4.len() + v6.len())
     }
 

@@ -6,8 +6,8 @@
 //! copy: what it says is what the kernel has.
 //!
 //! Layout: `edit` one rule, one limit, one ISP · `transaction` a whole set at once, tried and taken back · `diff` what that changes ·
-//! `generations` the two sets · `family`, `table`, `address` the maps of one set · `management`, `comments`, `counters`, `listener`
-//! what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
+//! `generations` the two sets · `family`, `table`, `address` the maps of one set · `management`, `comments`, `counters`, `shaping`,
+//! `measurements`, `listener` what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
 
 mod address;
 mod comments;
@@ -20,8 +20,10 @@ mod isp;
 mod limit;
 mod listener;
 mod management;
+mod measurements;
 mod pinned;
 mod rule;
+mod shaping;
 mod table;
 mod transaction;
 
@@ -54,7 +56,9 @@ pub use self::{
     isp::{IspCount, IspEntry, IspRate, IspSpec},
     limit::SourceLimits,
     listener::{Drop, Listener},
+    measurements::Measurement,
     rule::{Action, Added, Count, Explanation, NewRule, Origin, Rule, RuleCounts},
+    shaping::ShapeCount,
     transaction::{Applied, Transaction, WholeSet},
 };
 use super::{error::KernelError, pin::PinDir, sys::maps};

@@ -21,7 +21,7 @@ use super::{
     limit::SourceLimits,
     rule::{NewRule, boot_clock_ns, check_host_bits},
 };
-use crate::kernel::error::KernelError;
+use crate::kernel::{error::KernelError, shape};
 
 /// Everything that a file says: it replaces all that operators said before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,6 +142,7 @@ impl Tables {
             return Err(KernelError::NothingToRollBack);
         }
         self.generations.put_in_force(previous, None)?;
+        shape::follow(self)?;
         let bounds = self.wanted_bounds()?;
         self.generations.forget(&self.pins, now.generation, bounds)?;
         self.sweep_comments()
@@ -177,6 +178,7 @@ impl Tables {
         let (next, bounds) = (other(now.generation), self.wanted_bounds()?);
         self.generations.build(&self.pins, next, bounds, &after)?;
         self.generations.put_in_force(next, trial)?;
+        shape::follow(self)?;
         if (before.limits.v4_bits, before.limits.v6_bits) != (after.limits.v4_bits, after.limits.v6_bits) {
             self.forget_sources()?;
         }

@@ -1,0 +1,143 @@
+//! When a packet to an ISP's client may leave.
+//!
+//! Only TCP from the protected ports of protected addresses; everything else passes untouched, and so does what goes to
+//! nobody's clients or to an ISP without an egress rate, but those are counted.
+//!
+//! Bytes are those on the wire: of an aggregate that the hardware will cut into segments, each segment's headers count.
+//!
+//! A refusal here is no loss: TCP is told at once, keeps the segment as unsent, and goes on slower. It is there for those
+//! who send far more than the rate; the lanes of userspace do not.
+
+use abi::{
+    isps,
+    settings::PASS_EVERYTHING,
+    shaping::{CLASSES, MARK_AFTER_NS, OFF, ShapeCounter, Shaper, Shaping, class_of},
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_skb_ecn_set_ce,
+    programs::TcContext,
+};
+
+use crate::{
+    clock::{generation, monotonic_ns},
+    counting::reserve,
+    guarded::{is_guarded, is_protected},
+    isps::isp_of,
+    maps::{ISPS, SETTINGS, SHAPED, SHAPERS, SHAPING},
+    packet::{Frame, Transport, parse},
+};
+
+/// What becomes of a packet under an egress rate.
+enum Fate {
+    /// It goes when it would have gone anyway.
+    Now,
+    /// It waits, in nanoseconds. Whether it was marked for that.
+    Later(bool),
+    /// It would have waited too long.
+    Refused,
+}
+
+/// The verdict for the kernel's traffic control.
+#[inline(always)]
+pub fn shape(ctx: &TcContext) -> i32 {
+    judge(ctx).unwrap_or(TC_ACT_UNSPEC)
+}
+
+/// `None`: not ours to judge.
+#[inline(always)]
+fn judge(ctx: &TcContext) -> Option<i32> {
+    let shaping = SHAPING.get(0)?;
+    let settings = SETTINGS.get(0)?;
+    if shaping.backend == OFF || settings.kill_switch == PASS_EVERYTHING {
+        return None;
+    }
+    let packet = parse(&Frame::leaving(ctx)).ok()?;
+    let Transport::Tcp(tcp) = &packet.transport else { return None };
+    if !is_protected(tcp.source_port) || !is_guarded(settings, &packet.source) {
+        return None;
+    }
+    let generation = generation();
+    let isp = isp_of(generation, &packet.destination);
+    let skb = ctx.skb.skb;
+    // SAFETY: the context lives as long as the program runs; the kernel sets this field before egress programs run.
+    let bytes = u64::from(unsafe { (*skb).wire_len });
+    let rate = &ISPS.get(isps::place(generation, isp))?.egress;
+    let fate = if rate.bytes_per_s == 0 {
+        Fate::Now
+    } else if shaping.backend == CLASSES {
+        // SAFETY: as above.
+        unsafe { (*skb).priority = class_of(isp) };
+        Fate::Now
+    } else {
+        depart(skb, SHAPERS.get_ptr_mut(isp)?, rate, bytes, shaping)
+    };
+    if let Some(counter) = SHAPED.get_ptr_mut(isp) {
+        count(counter, &fate, segments(skb), bytes);
+    }
+    match fate {
+        Fate::Refused => Some(TC_ACT_SHOT),
+        _ => None,
+    }
+}
+
+/// Gives the packet its departure time.
+#[inline(always)]
+fn depart(skb: *mut __sk_buff, shaper: *mut Shaper, rate: &isps::Rate, bytes: u64, shaping: &Shaping) -> Fate {
+    let now_ns = monotonic_ns();
+    // SAFETY: an array's entry lives as long as the program; volatile because other CPUs write it. Two of them that see a new
+    // rate at once start afresh twice.
+    unsafe {
+        let (bytes_per_s, credit_ns) = (&raw mut (*shaper).bytes_per_s, &raw mut (*shaper).credit_ns);
+        if bytes_per_s.read_volatile() != rate.bytes_per_s || credit_ns.read_volatile() != rate.credit_ns {
+            bytes_per_s.write_volatile(rate.bytes_per_s);
+            credit_ns.write_volatile(rate.credit_ns);
+            (&raw mut (*shaper).at_ns).write_volatile(now_ns);
+        }
+    }
+    let most_ahead_ns = rate.credit_ns.saturating_add(shaping.horizon_ns);
+    // SAFETY: as above, and `at_ns` is the entry's first word.
+    let start_ns = unsafe { reserve(&raw mut (*shaper).at_ns, now_ns, rate.ns_of(bytes), most_ahead_ns) };
+    let Some(start_ns) = start_ns else { return Fate::Refused };
+    let delay_ns = (start_ns - now_ns).saturating_sub(rate.credit_ns);
+    if delay_ns == 0 {
+        return Fate::Now;
+    }
+    // What TCP itself wants to send later than that goes later still. It does not push the others back: they go meanwhile.
+    // SAFETY: as in `judge`.
+    unsafe {
+        if (*skb).tstamp < now_ns + delay_ns {
+            (*skb).tstamp = now_ns + delay_ns;
+        }
+        // Says 1 when the packet bears the mark, 0 when its connection takes none.
+        Fate::Later(delay_ns > MARK_AFTER_NS && bpf_skb_ecn_set_ce(skb) == 1)
+    }
+}
+
+/// Packets that this one is on the wire.
+#[inline(always)]
+fn segments(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: as in `judge`.
+    let segments = unsafe { (*skb).gso_segs };
+    if segments == 0 { 1 } else { u64::from(segments) }
+}
+
+#[inline(always)]
+fn count(counter: *mut ShapeCounter, fate: &Fate, packets: u64, bytes: u64) {
+    // SAFETY: this CPU's own slot, and egress programs run where no other can interrupt them on the same CPU.
+    unsafe {
+        if matches!(fate, Fate::Refused) {
+            (*counter).dropped_packets += packets;
+            (*counter).dropped_bytes += bytes;
+            return;
+        }
+        (*counter).packets += packets;
+        (*counter).bytes += bytes;
+        if let Fate::Later(marked) = fate {
+            (*counter).delayed_packets += packets;
+            if *marked {
+                (*counter).marked_packets += packets;
+            }
+        }
+    }
+}
