@@ -12,6 +12,8 @@ pub(super) fn attach(arguments: AttachArguments, pin_root: PathBuf) -> Result<An
         object: arguments.object,
         pin_root,
         protected_ports: arguments.protect,
+        protected_addresses: arguments.protect_address,
+        fragments: arguments.fragments,
         management: arguments.management,
         observe: arguments.observe,
         ..KernelConfig::new(arguments.interface, arguments.mode)

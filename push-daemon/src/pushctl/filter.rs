@@ -6,46 +6,55 @@ use abi::verdict::{Reason, Verdict};
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::{Answer, Failure, arguments::FilterVerb, text};
-use crate::kernel::{Action, NewRule, Rule, Tables};
+use super::{
+    Answer, Failure,
+    arguments::{FilterVerb, RuleKind},
+    lockout, text, transaction,
+};
+use crate::kernel::{Action, MAX_COMMENT_BYTES, NewRule, Origin, Rule, Tables, file::read_list};
 
 pub(super) fn run(verb: FilterVerb, pin_root: &Path) -> Result<Answer, Failure> {
     let mut tables = Tables::open(pin_root)?;
     match verb {
-        FilterVerb::Add { prefix, allow, deny: _, ttl, dry_run } => {
-            add(&mut tables, prefix, if allow { Action::Allow } else { Action::Deny }, ttl, dry_run)
+        FilterVerb::Add { prefix, kind, dry_run, force } => {
+            tables.set_guard(lockout::guard(force));
+            add(&mut tables, &rule(prefix, &kind, ""), dry_run)
         }
         FilterVerb::Del { prefix, dry_run } => del(&mut tables, prefix, dry_run),
         FilterVerb::List => list(&tables),
         FilterVerb::Test { address } => test(&tables, address),
-        FilterVerb::Off => switch(&mut tables, true),
-        FilterVerb::On => switch(&mut tables, false),
+        FilterVerb::Import { file, kind, how } => {
+            let lines = read_list(&file)?;
+            let rules: Vec<_> = lines.iter().map(|line| rule(line.prefix, &kind, &line.comment)).collect();
+            transaction::import(&mut tables, &rules, &how)
+        }
+        FilterVerb::Export { allow } => export(&tables, if allow { Action::Allow } else { Action::Deny }),
     }
 }
 
-fn add(
-    tables: &mut Tables,
-    prefix: IpNet,
-    action: Action,
-    ttl: Option<Duration>,
-    dry_run: bool,
-) -> Result<Answer, Failure> {
-    let rule = NewRule::new(prefix, action).standing(ttl);
-    let added = if dry_run { tables.check(&rule)? } else { tables.add(&rule)? };
+/// The rule that the options ask for. What a list says of a line stands in for a comment, cut to fit.
+fn rule(prefix: IpNet, kind: &RuleKind, said: &str) -> NewRule {
+    let comment = kind.comment.clone().unwrap_or_else(|| text::cut(said, MAX_COMMENT_BYTES));
+    let action = if kind.allow { Action::Allow } else { Action::Deny };
+    NewRule::new(prefix, action).standing(kind.ttl).because(comment)
+}
+
+fn add(tables: &mut Tables, rule: &NewRule, dry_run: bool) -> Result<Answer, Failure> {
+    let added = if dry_run { tables.check(rule)? } else { tables.add(rule)? };
     let does = if dry_run { "would " } else { "" };
-    let standing = ttl.map_or_else(String::new, |ttl| format!(" for {}", text::duration(ttl)));
+    let standing = rule.ttl.map_or_else(String::new, |ttl| format!(" for {}", text::duration(ttl)));
     let replacing = match &added.replaced {
         Some(rule) => format!(" (in place of {}{})", rule.action.name(), expiry(rule)),
         None => String::new(),
     };
-    let mut said = format!("{does}{} {prefix}{standing}{replacing}\n", action.name());
+    let mut said = format!("{does}{} {}{standing}{replacing}\n", rule.action.name(), rule.prefix);
     if !added.spared.is_empty() {
         said.push_str(&format!("management still passes: {}\n", text::list(&added.spared)));
     }
-    let seconds = ttl.map(|ttl| ttl.as_secs());
+    let seconds = rule.ttl.map(|ttl| ttl.as_secs());
     Answer::new(
         said,
-        json!({ "prefix": prefix, "action": action, "ttl_s": seconds, "dry_run": dry_run,
+        json!({ "prefix": rule.prefix, "action": rule.action, "ttl_s": seconds, "comment": rule.comment, "dry_run": dry_run,
                 "replaced": added.replaced, "spared_management": added.spared }),
     )
 }
@@ -70,10 +79,19 @@ fn list(tables: &Tables) -> Result<Answer, Failure> {
                 Some(Duration::ZERO) => "expired".into(),
                 Some(time) => format!("in {}", text::duration(time)),
             };
-            [rule.prefix.to_string(), rule.action.name().into(), rule.hits.to_string(), rule.bytes.to_string(), expires]
+            let by = if rule.origin == Origin::Tier { "tier" } else { "" };
+            [
+                rule.prefix.to_string(),
+                rule.action.name().into(),
+                rule.hits.to_string(),
+                rule.bytes.to_string(),
+                expires,
+                by.into(),
+                rule.comment.clone(),
+            ]
         })
         .collect::<Vec<_>>();
-    Answer::new(text::table(["PREFIX", "ACTION", "HITS", "BYTES", "EXPIRES"], &rows), rules)
+    Answer::new(text::table(["PREFIX", "ACTION", "HITS", "BYTES", "EXPIRES", "BY", "COMMENT"], &rows), rules)
 }
 
 fn test(tables: &Tables, address: IpAddr) -> Result<Answer, Failure> {
@@ -88,6 +106,9 @@ fn test(tables: &Tables, address: IpAddr) -> Result<Answer, Failure> {
         (_, Some(rule), _) => format!("{} {}{}", rule.action.name(), rule.prefix, expiry(rule)),
         _ => "no rule".into(),
     };
+    if let Some(isp) = &found.isp {
+        because.push_str(&format!(", ISP {isp}"));
+    }
     if found.observed {
         because.push_str(", but the filter only observes");
     }
@@ -96,10 +117,14 @@ fn test(tables: &Tables, address: IpAddr) -> Result<Answer, Failure> {
     Answer::new(format!("{address}: {verdict} ({because})\n"), value)
 }
 
-fn switch(tables: &mut Tables, off: bool) -> Result<Answer, Failure> {
-    tables.set_kill_switch(off)?;
-    let said = if off { "the filter is off: everything passes\n" } else { "the filter is on\n" };
-    Answer::new(said.into(), json!({ "kill_switch": off }))
+/// A line each: what `import` takes. Times are not in a list; `pushctl export` has them.
+fn export(tables: &Tables, action: Action) -> Result<Answer, Failure> {
+    let rules: Vec<_> = tables.list()?.into_iter().filter(|rule| rule.action == action && !rule.is_expired()).collect();
+    let lines = rules.iter().map(|rule| match rule.comment.as_str() {
+        "" => format!("{}\n", rule.prefix),
+        comment => format!("{} # {comment}\n", rule.prefix),
+    });
+    Answer::new(lines.collect(), &rules)
 }
 
 fn expiry(rule: &Rule) -> String {

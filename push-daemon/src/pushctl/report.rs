@@ -1,9 +1,16 @@
 //! `pushctl status` and `pushctl stats`: what is in force, and what it did.
 
-use std::path::Path;
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use serde_json::json;
 
 use super::{Answer, Failure, text};
-use crate::kernel::{Status, Tables, status as kernel_status};
+use crate::kernel::{Count, IspCount, Status, Tables, status as kernel_status};
 
 pub(super) fn status(pin_root: &Path) -> Result<Answer, Failure> {
     let status = kernel_status(pin_root)?;
@@ -28,11 +35,21 @@ pub(super) fn status_text(status: &Status) -> String {
             )
         }
     };
+    let addresses = status.protected_addresses.as_deref().map_or("all".into(), text::list);
+    let fragments = if status.drop_fragments { "drop" } else { "judged by the first" };
+    let change = match (status.transaction.trial_s, status.transaction.can_roll_back) {
+        (Some(seconds), _) => format!("on trial for {seconds} s more (`pushctl confirm`, `pushctl rollback`)"),
+        (None, true) => "the last can be undone (`pushctl rollback`)".into(),
+        (None, false) => "none under way".into(),
+    };
     format!(
-        "filter      {state}\nattached    {attached}\nports       {}\nmanagement  {}\nrules       IPv4: {} hosts, {} prefixes; \
-         IPv6: {} hosts, {} prefixes\npins        {} (layout {})\n",
+        "filter      {state}\nattached    {attached}\nports       {}\naddresses   {addresses}\nfragments   {fragments}\n\
+         management  {}\nlimits      {}\nISPs        {}\nrules       IPv4: {} hosts, {} prefixes; \
+         IPv6: {} hosts, {} prefixes\nchange      {change}\npins        {} (layout {})\n",
         text::list(&status.protected_ports),
         text::list(&status.management),
+        text::limits(&status.limits),
+        status.isps,
         rules.hosts_v4,
         rules.prefixes_v4,
         rules.hosts_v6,
@@ -43,7 +60,13 @@ pub(super) fn status_text(status: &Status) -> String {
 }
 
 pub(super) fn stats(pin_root: &Path) -> Result<Answer, Failure> {
-    let counts = Tables::open(pin_root)?.counters()?;
+    let tables = Tables::open(pin_root)?;
+    let (counts, isps) = (tables.counters()?, tables.isp_counters()?);
+    let said = counted(&counts, &isps);
+    Answer::new(said, json!({ "reasons": counts, "isps": isps }))
+}
+
+fn counted(counts: &[Count], isps: &[IspCount]) -> String {
     let rows = counts
         .iter()
         .map(|count| {
@@ -56,5 +79,59 @@ pub(super) fn stats(pin_root: &Path) -> Result<Answer, Failure> {
             ]
         })
         .collect::<Vec<_>>();
-    Answer::new(text::table(["VERDICT", "REASON", "PACKETS", "BYTES", "ONLY OBSERVED"], &rows), counts)
+    let mut said = text::table(["VERDICT", "REASON", "PACKETS", "BYTES", "ONLY OBSERVED"], &rows);
+    // Without ISPs the one line for everybody would say what stands above already.
+    if isps.len() > 1 {
+        let rows = isps
+            .iter()
+            .map(|isp| {
+                [
+                    if isp.number == 0 { "(none)".into() } else { isp.name.clone() },
+                    isp.passed_packets.to_string(),
+                    isp.passed_bytes.to_string(),
+                    isp.policed_packets.to_string(),
+                    isp.policed_bytes.to_string(),
+                ]
+            })
+            .collect::<Vec<_>>();
+        said.push('\n');
+        said.push_str(&text::table(["ISP", "PASSED", "BYTES", "POLICED", "BYTES"], &rows));
+    }
+    said
+}
+
+/// What came in each second, by reason, as lines or as a JSON value per line, until interrupted.
+pub(super) fn watch(json: bool, pin_root: &Path) -> Result<Answer, Failure> {
+    let tables = Tables::open(pin_root)?;
+    let mut before = tables.counters()?;
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        let now = tables.counters()?;
+        let moved = before.iter().zip(&now).map(|(before, now)| now.since(before));
+        let moved: Vec<_> = moved.filter(|count| count.packets > 0 || count.observed_packets > 0).collect();
+        let mut out = io::stdout().lock();
+        if json {
+            writeln!(out, "{}", serde_json::to_string(&moved)?)?;
+        } else {
+            let told = |count: &Count| {
+                let told = format!("{} {}", count.reason.name(), count.packets + count.observed_packets);
+                if count.verdict == "drop" { text::bad(&told) } else { text::good(&told) }
+            };
+            let told = moved.iter().map(told).collect::<Vec<_>>();
+            writeln!(out, "{}", if told.is_empty() { "-".into() } else { told.join("  ") })?;
+        }
+        out.flush()?;
+        before = now;
+    }
+}
+
+/// `pushctl off` and `pushctl on`.
+pub(super) fn switch(off: bool, dry_run: bool, pin_root: &Path) -> Result<Answer, Failure> {
+    let mut tables = Tables::open(pin_root)?;
+    if !dry_run {
+        tables.set_kill_switch(off)?;
+    }
+    let does = if dry_run { "would be" } else { "is" };
+    let state = if off { "off: everything passes" } else { "on" };
+    Answer::new(format!("the filter {does} {state}\n"), json!({ "kill_switch": off, "dry_run": dry_run }))
 }

@@ -1,6 +1,66 @@
 //! How things are printed for people: columns, durations, byte counts.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    env,
+    fmt::Display,
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::kernel::SourceLimits;
+
+/// What comes, or is well. Colours only on a terminal, and not where `NO_COLOR` is set.
+pub(super) fn good(text: &str) -> String {
+    painted(text, AnsiColor::Green)
+}
+
+/// What goes, or is lost.
+pub(super) fn bad(text: &str) -> String {
+    painted(text, AnsiColor::Red)
+}
+
+/// What becomes another.
+pub(super) fn changed(text: &str) -> String {
+    painted(text, AnsiColor::Yellow)
+}
+
+fn painted(text: &str, colour: AnsiColor) -> String {
+    if !io::stdout().is_terminal() || env::var_os("NO_COLOR").is_some() {
+        return text.into();
+    }
+    let style = Style::new().fg_color(Some(colour.into()));
+    format!("{style}{text}{style:#}")
+}
+
+/// The limits of a source in one line.
+pub(super) fn limits(limits: &SourceLimits) -> String {
+    let burst = |burst: u32| if burst == 0 { String::new() } else { format!(" (burst {burst})") };
+    let mut parts = Vec::new();
+    if limits.packets_per_s > 0 {
+        parts.push(format!("{} packets/s{}", limits.packets_per_s, burst(limits.packet_burst)));
+    }
+    if limits.connects_per_s > 0 {
+        parts.push(format!("{} connections/s{}", limits.connects_per_s, burst(limits.connect_burst)));
+    }
+    if limits.open_connections > 0 {
+        parts.push(format!("{} open connections", limits.open_connections));
+    }
+    if parts.is_empty() {
+        parts.push("none".into());
+    }
+    format!("{}, per /{} and /{}", parts.join(", "), limits.ipv4_bits, limits.ipv6_bits)
+}
+
+/// As much of the beginning of `text` as fits in `bytes`, in whole characters.
+pub(super) fn cut(text: &str, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].chars().filter(|letter| !letter.is_control()).collect()
+}
 
 /// Rows under a heading, each column as wide as its widest cell.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {

@@ -84,6 +84,11 @@ pub struct IspSpec {
 }
 
 impl IspSpec {
+    /// Says what is wrong with the name or the rates.
+    pub fn validate(&self) -> Result<(), KernelError> {
+        self.to_kernel().map(drop)
+    }
+
     pub(super) fn to_kernel(&self) -> Result<Isp, KernelError> {
         check_name(&self.name)?;
         for (rate, direction) in [(self.ingress, "ingress"), (self.egress, "egress")] {

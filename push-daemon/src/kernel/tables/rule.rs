@@ -242,6 +242,18 @@ pub struct Count {
 }
 
 impl Count {
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            observed_packets: self.observed_packets.saturating_sub(before.observed_packets),
+            observed_bytes: self.observed_bytes.saturating_sub(before.observed_bytes),
+            ..*self
+        }
+    }
+
     pub(super) fn new(reason: Reason, done: Counter, observed: Counter) -> Self {
         Self {
             reason,
