@@ -2,6 +2,7 @@
 
 use abi::{
     maps::v4_mapped,
+    rules::V6,
     settings::{ONLY_LISTED_ADDRESSES, Settings},
 };
 
@@ -20,15 +21,16 @@ pub fn is_protected(port: u16) -> bool {
 /// Whether this host is to be guarded at `address`.
 #[inline(always)]
 pub fn is_guarded(settings: &Settings, address: &Address) -> bool {
-    settings.addresses != ONLY_LISTED_ADDRESSES || is_listed(address)
+    settings.addresses != ONLY_LISTED_ADDRESSES
+        || is_listed(&match address {
+            Address::V4(address) => v4_mapped(*address),
+            Address::V6(address) => *address,
+        })
 }
 
+/// Whether `address`, IPv4 mapped, is among those listed.
 #[inline(always)]
-fn is_listed(address: &Address) -> bool {
-    let key = match address {
-        Address::V4(address) => v4_mapped(*address),
-        Address::V6(address) => *address,
-    };
+pub fn is_listed(address: &V6) -> bool {
     // SAFETY: only its presence is asked for.
-    unsafe { ADDRESSES.get(key) }.is_some()
+    unsafe { ADDRESSES.get(address) }.is_some()
 }

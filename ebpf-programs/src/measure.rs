@@ -8,9 +8,8 @@
 //! Connections from before the program was there are not seen.
 
 use abi::{
-    isps::MAX_ISPS,
     measuring::{Measured, Sampled, rtt_bucket},
-    settings::Settings,
+    settings::{ONLY_LISTED_ADDRESSES, Settings},
 };
 use aya_ebpf::{
     bindings::{
@@ -25,12 +24,12 @@ use aya_ebpf::{
 use crate::{
     clock::generation,
     counting::add_atomically,
-    guarded::{is_guarded, is_protected},
+    guarded::{is_listed, is_protected},
     isps::isp_of,
     maps::{MEASURED, MEASURING, SAMPLED, SETTINGS},
     open,
     packet::Address,
-    socket::Socket,
+    socket::{Peer, Socket},
 };
 
 /// `TCP_CLOSE` among the kernel's states.
@@ -100,9 +99,12 @@ fn closed(socket: &Socket) {
 
 /// Who is at the other end, when the socket is one of those that we look at.
 #[inline(always)]
-fn client(socket: &Socket) -> Option<Address> {
+fn client(socket: &Socket) -> Option<Peer> {
     let settings = SETTINGS.get(0)?;
-    if !is_protected(socket.port()) || !is_here(settings, socket) || !is_guarded(settings, &socket.local()?) {
+    if !is_protected(socket.port()) || !is_here(settings, socket) {
+        return None;
+    }
+    if settings.addresses == ONLY_LISTED_ADDRESSES && !is_listed(&socket.local()?.mapped()) {
         return None;
     }
     socket.remote()
@@ -147,8 +149,11 @@ fn sample(socket: &Socket, flags: u32) -> Option<*mut Sampled> {
 /// This CPU's counts of the client's ISP. To be added to atomically all the same: sockets call from where an interrupt may
 /// bring another to call, on the same CPU.
 #[inline(always)]
-fn measured(generation: u32, client: &Address) -> Option<*mut Measured> {
-    MEASURED.get_ptr_mut(isp_of(generation, client) & (MAX_ISPS - 1))
+fn measured(generation: u32, client: &Peer) -> Option<*mut Measured> {
+    MEASURED.get_ptr_mut(match client.v4() {
+        Some(address) => isp_of(generation, &Address::V4(address)),
+        None => isp_of(generation, &Address::V6(client.mapped())),
+    })
 }
 
 #[inline(always)]

@@ -11,26 +11,26 @@ use crate::{
     counting::{add_atomically, take_one},
     limits::{masked_v4, masked_v6},
     maps::{LIMITS, OPEN_V4, OPEN_V6},
-    packet::Address,
+    socket::Peer,
 };
 
 /// A connection of `source` opened.
 #[inline(always)]
-pub fn opened(generation: u32, source: &Address) {
+pub fn opened(generation: u32, source: &Peer) {
     let Some(limits) = LIMITS.get(generation) else { return };
-    match source {
-        Address::V4(address) => add(&OPEN_V4, &source_v4(limits, address)),
-        Address::V6(address) => add(&OPEN_V6, &source_v6(limits, address)),
+    match source.v4() {
+        Some(address) => add(&OPEN_V4, &source_v4(limits, &address)),
+        None => add(&OPEN_V6, &source_v6(limits, &source.mapped())),
     }
 }
 
 /// One closed that [`opened`] was told of.
 #[inline(always)]
-pub fn closed(generation: u32, source: &Address) {
+pub fn closed(generation: u32, source: &Peer) {
     let Some(limits) = LIMITS.get(generation) else { return };
-    match source {
-        Address::V4(address) => take(&OPEN_V4, &source_v4(limits, address)),
-        Address::V6(address) => take(&OPEN_V6, &source_v6(limits, address)),
+    match source.v4() {
+        Some(address) => take(&OPEN_V4, &source_v4(limits, &address)),
+        None => take(&OPEN_V6, &source_v6(limits, &source.mapped())),
     }
 }
 

@@ -1,24 +1,39 @@
 //! What a socket says of itself when it calls us.
 
-use abi::rules::V6;
+use core::{arch::asm, mem::offset_of};
+
+use abi::rules::{V4, V6};
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_ops},
     helpers::bpf_get_netns_cookie,
     programs::SockOpsContext,
 };
 
-use crate::packet::Address;
-
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
-/// Reads one field. The kernel rewrites each access to its own structure and takes only whole fields, so the compiler must not
-/// join two of them.
+/// Reads one field of 4 bytes, or the given word of an array of such.
+///
+/// In assembly, because the kernel rewrites each access to its own structure by the offset in the instruction: the compiler must
+/// neither join two accesses nor compute an address that is one of two fields.
 macro_rules! field {
-    ($socket:expr, $($field:tt)+) => {
-        // SAFETY: the context lives as long as the program runs, and the kernel lets us read the field.
-        unsafe { (&raw const (*$socket).$($field)+).read_volatile() }
+    ($socket:expr, $field:ident) => {
+        field!($socket, $field, 0)
     };
+    ($socket:expr, $field:ident, $word:literal) => {{
+        let value: u64;
+        // SAFETY: the context lives as long as the program runs, and the kernel lets us read the field.
+        unsafe {
+            asm!(
+                "{value} = *(u32 *)({ops} + {offset})",
+                value = out(reg) value,
+                ops = in(reg) $socket,
+                offset = const offset_of!(bpf_sock_ops, $field) + 4 * $word,
+                options(nostack, readonly)
+            );
+        }
+        value as u32
+    }};
 }
 
 /// The socket that calls.
@@ -41,7 +56,7 @@ impl Socket {
     /// The event's second argument: of a new state which, of a retransmission how many segments.
     #[inline(always)]
     pub fn argument(&self) -> u32 {
-        field!(self.ops, __bindgen_anon_1.args[1])
+        field!(self.ops, __bindgen_anon_1, 1)
     }
 
     /// This host's port.
@@ -59,14 +74,14 @@ impl Socket {
 
     /// The client's address.
     #[inline(always)]
-    pub fn remote(&self) -> Option<Address> {
+    pub fn remote(&self) -> Option<Peer> {
         match field!(self.ops, family) {
-            AF_INET => Some(Address::V4(field!(self.ops, remote_ip4).to_ne_bytes())),
-            AF_INET6 => Some(v6([
-                field!(self.ops, remote_ip6[0]),
-                field!(self.ops, remote_ip6[1]),
-                field!(self.ops, remote_ip6[2]),
-                field!(self.ops, remote_ip6[3]),
+            AF_INET => Some(Peer([0, 0, MAPPED, field!(self.ops, remote_ip4)])),
+            AF_INET6 => Some(Peer([
+                field!(self.ops, remote_ip6, 0),
+                field!(self.ops, remote_ip6, 1),
+                field!(self.ops, remote_ip6, 2),
+                field!(self.ops, remote_ip6, 3),
             ])),
             _ => None,
         }
@@ -74,14 +89,14 @@ impl Socket {
 
     /// This host's address.
     #[inline(always)]
-    pub fn local(&self) -> Option<Address> {
+    pub fn local(&self) -> Option<Peer> {
         match field!(self.ops, family) {
-            AF_INET => Some(Address::V4(field!(self.ops, local_ip4).to_ne_bytes())),
-            AF_INET6 => Some(v6([
-                field!(self.ops, local_ip6[0]),
-                field!(self.ops, local_ip6[1]),
-                field!(self.ops, local_ip6[2]),
-                field!(self.ops, local_ip6[3]),
+            AF_INET => Some(Peer([0, 0, MAPPED, field!(self.ops, local_ip4)])),
+            AF_INET6 => Some(Peer([
+                field!(self.ops, local_ip6, 0),
+                field!(self.ops, local_ip6, 1),
+                field!(self.ops, local_ip6, 2),
+                field!(self.ops, local_ip6, 3),
             ])),
             _ => None,
         }
@@ -117,20 +132,46 @@ impl Socket {
     /// The kernel's socket; null where there is none yet.
     #[inline(always)]
     pub fn kernel_socket(&self) -> *mut bpf_sock {
-        field!(self.ops, __bindgen_anon_2.sk)
+        let socket: *mut bpf_sock;
+        // SAFETY: as for a field of 4 bytes.
+        unsafe {
+            asm!(
+                "{socket} = *(u64 *)({ops} + {offset})",
+                socket = out(reg) socket,
+                ops = in(reg) self.ops,
+                offset = const offset_of!(bpf_sock_ops, __bindgen_anon_2),
+                options(nostack, readonly)
+            );
+        }
+        socket
     }
 }
 
-/// IPv4 clients of a socket for both families show as IPv6.
-#[inline(always)]
-fn v6(words: [u32; 4]) -> Address {
-    const MAPPED: u32 = u32::from_be(0xffff);
-    if words[0] == 0 && words[1] == 0 && words[2] == MAPPED {
-        return Address::V4(words[3].to_ne_bytes());
+/// The third word of an IPv4 address among those of IPv6.
+const MAPPED: u32 = u32::from_be(0xffff);
+
+/// An address as IPv6 has it, IPv4 mapped: that is also what a socket for both families says of IPv4 clients.
+///
+/// Of four whole words, and taken apart only where it is used: of an enum with two sizes the compiler makes shifts of registers that
+/// the verifier has seen pointers in.
+#[derive(Clone, Copy)]
+pub struct Peer([u32; 4]);
+
+impl Peer {
+    /// The IPv4 address that it is.
+    #[inline(always)]
+    pub fn v4(&self) -> Option<V4> {
+        let [a, b, c, d] = self.0;
+        if a == 0 && b == 0 && c == MAPPED { Some(d.to_ne_bytes()) } else { None }
     }
-    let mut address: V6 = [0; 16];
-    for (to, from) in address.chunks_exact_mut(4).zip(words) {
-        to.copy_from_slice(&from.to_ne_bytes());
+
+    /// As IPv6 has it.
+    #[inline(always)]
+    pub fn mapped(&self) -> V6 {
+        let mut address: V6 = [0; 16];
+        for (to, from) in address.chunks_exact_mut(4).zip(self.0) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        address
     }
-    Address::V6(address)
 }

@@ -276,8 +276,9 @@ impl KernelError {
 
     pub(super) fn load_program(path: &std::path::Path, error: ProgramError) -> Self {
         match error {
+            // The verifier refuses with the same number as for want of permission, but it says why.
             ProgramError::LoadError { io_error, verifier_log }
-                if io_error.kind() != io::ErrorKind::PermissionDenied =>
+                if io_error.kind() != io::ErrorKind::PermissionDenied || !verifier_log.to_string().trim().is_empty() =>
             {
                 let log = verifier_log.to_string();
                 let last = log.lines().rev().take(6).collect::<Vec<_>>();
@@ -287,7 +288,7 @@ impl KernelError {
                     reason: format!("{io_error}; the verifier's last lines: {last}"),
                 }
             }
-            error => KernelError::program("load the filter", error),
+            error => KernelError::program("load a program", error),
         }
     }
 }
