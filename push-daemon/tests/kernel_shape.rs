@@ -178,8 +178,7 @@ fn shaped_pair(object: &PathBuf, mode: Mode, by: Option<Backend>) -> Option<Shap
         return None;
     }
     let specs = [isp("limited", "10.77.0.2/32", 50 * MBIT, 0), isp("neighbour", "10.77.0.3/32", 0, 0)];
-    let [limited, neighbour] =
-        specs.map(|spec| pair.server.run(|| plane.tables_mut().set_isp(&spec)).unwrap());
+    let [limited, neighbour] = specs.map(|spec| pair.server.run(|| plane.tables_mut().set_isp(&spec)).unwrap());
     Some(Shaped { pair, plane, limited, neighbour, _bpffs: bpffs })
 }
 
@@ -320,7 +319,10 @@ fn a_queue_that_somebody_set_up_is_left_alone() {
     assert!(said.contains("is shaped by"), "{said}");
     assert!(plane.status().unwrap().shaping.is_some());
     assert_eq!(pair.server.run(|| plane.keep_shaping()).unwrap(), None);
-    tc(&pair.server, &format!("qdisc replace dev {SERVER_INTERFACE} root handle 7: tbf rate 900mbit burst 64k latency 10ms"));
+    tc(
+        &pair.server,
+        &format!("qdisc replace dev {SERVER_INTERFACE} root handle 7: tbf rate 900mbit burst 64k latency 10ms"),
+    );
     let said = pair.server.run(|| plane.keep_shaping()).unwrap().unwrap();
     assert!(said.contains("not shaped any more"), "{said}");
     pair.server.run(|| take_down(&bpffs.pin_root())).unwrap();

@@ -278,7 +278,8 @@ impl KernelError {
         match error {
             // The verifier refuses with the same number as for want of permission, but it says why.
             ProgramError::LoadError { io_error, verifier_log }
-                if io_error.kind() != io::ErrorKind::PermissionDenied || !verifier_log.to_string().trim().is_empty() =>
+                if io_error.kind() != io::ErrorKind::PermissionDenied
+                    || !verifier_log.to_string().trim().is_empty() =>
             {
                 let log = verifier_log.to_string();
                 let last = log.lines().rev().take(6).collect::<Vec<_>>();
