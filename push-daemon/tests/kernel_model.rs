@@ -14,7 +14,7 @@ use filter_under_test::FilterUnderTest;
 use ipnet::IpNet;
 use packets::syn_from;
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use push_daemon::kernel::{Action, KernelError, NewRule};
+use push_daemon::kernel::{Action, IspSpec, KernelError, NewRule, SourceLimits, WholeSet};
 
 #[derive(Clone, Copy, Debug)]
 enum Life {
@@ -109,6 +109,132 @@ fn kernel_tables_and_model_agree() {
             let expired = standing.iter().filter(|rule| matches!(rule.life, Life::Expired)).count();
             prop_assert_eq!(filter.tables().sweep_expired().unwrap(), expired);
             prop_assert_eq!(filter.tables().list().unwrap().len(), standing.len() - expired);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_whole_set_with_isps_agrees_with_the_model() {
+    let Some(mut filter) = FilterUnderTest::bring_up(&MANAGEMENT) else { return };
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() });
+    let filter = std::cell::RefCell::new(&mut filter);
+    let an_isp_prefix = (a_rule(), 1usize..=3).prop_map(|(rule, isp)| (rule.prefix, isp));
+    runner
+        .run(&(vec(a_rule(), 0..40), vec(an_isp_prefix, 0..30), vec(an_address(), 1..20)), |(rules, owned, senders)| {
+            let mut filter = filter.borrow_mut();
+            let is_refused = |rule: &ModelRule| {
+                rule.action == Action::Deny
+                    && MANAGEMENT.iter().any(|prefix| prefix.parse::<IpNet>().unwrap().contains(&rule.prefix))
+            };
+            let mut standing: Vec<ModelRule> = Vec::new();
+            for rule in rules.into_iter().filter(|rule| !is_refused(rule)) {
+                standing.retain(|other| other.prefix != rule.prefix);
+                standing.push(rule);
+            }
+            let mut owners: Vec<(IpNet, usize)> = Vec::new();
+            for (prefix, isp) in owned {
+                owners.retain(|(other, _)| *other != prefix);
+                owners.push((prefix, isp));
+            }
+            let ttl = |life| match life {
+                Life::Expired => Some(Duration::ZERO),
+                Life::AnHour => Some(Duration::from_secs(3600)),
+                Life::Forever => None,
+            };
+            let isps = (1..=3).map(|isp| IspSpec {
+                name: format!("isp-{isp}"),
+                prefixes: owners.iter().filter(|(_, owner)| *owner == isp).map(|(prefix, _)| *prefix).collect(),
+                ..IspSpec::default()
+            });
+            let set = WholeSet {
+                rules: standing
+                    .iter()
+                    .map(|rule| NewRule::new(rule.prefix, rule.action).standing(ttl(rule.life)))
+                    .collect(),
+                isps: isps.collect(),
+                ..WholeSet::default()
+            };
+            filter.tables().apply(&set, None).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            for sender in senders {
+                let expected = model(&standing, sender);
+                let owner = owners.iter().filter(|(prefix, _)| prefix.contains(&sender));
+                let owner = owner.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, isp)| format!("isp-{isp}"));
+                prop_assert_eq!(&filter.tables().test(sender).unwrap().isp, &owner);
+                let before = filter.tables().isp_counters().unwrap();
+                prop_assert_eq!(filter.judge(&syn_from(sender, 3101).build()).reason, expected, "on {}", sender);
+                let after = filter.tables().isp_counters().unwrap();
+                let moved: Vec<_> = before
+                    .iter()
+                    .zip(&after)
+                    .filter(|(before, after)| before.passed_packets != after.passed_packets)
+                    .map(|(_, after)| after.name.clone())
+                    .collect();
+                let counted = matches!(expected, Reason::Allowed | Reason::NoRule);
+                prop_assert_eq!(moved, if counted { vec![owner.unwrap_or_default()] } else { vec![] });
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn limits_agree_with_a_model_that_only_counts() {
+    let Some(mut filter) = FilterUnderTest::bring_up(&[]) else { return };
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() });
+    let filter = std::cell::RefCell::new(&mut filter);
+    let next = std::cell::Cell::new(0u32);
+    let packets = vec((0u8..3, any::<bool>(), any::<bool>()), 1..25);
+    runner
+        .run(&(1u32..8, 1u32..4, packets), |(packet_burst, connect_burst, packets)| {
+            let mut filter = filter.borrow_mut();
+            // Sources that no case before has used.
+            next.set(next.get() + 1);
+            let source = |last: u8, v4: bool| -> IpAddr {
+                let [_, a, b, c] = next.get().to_be_bytes();
+                match v4 {
+                    true => [10, b, c, last].into(),
+                    false => {
+                        [0x2001, 0xdb8, u16::from(a), u16::from(b) << 8 | u16::from(c), u16::from(last), 0, 0, 1].into()
+                    }
+                }
+            };
+            let limits = SourceLimits {
+                packets_per_s: 1,
+                packet_burst,
+                connects_per_s: 1,
+                connect_burst,
+                ipv6_bits: 80,
+                ..SourceLimits::default()
+            };
+            filter.tables().set_limits(&limits).unwrap();
+            let mut used = std::collections::HashMap::<IpAddr, (u32, u32)>::new();
+            let began = std::time::Instant::now();
+            let mut seen = Vec::new();
+            for (last, v4, is_syn) in packets {
+                let source = source(last, v4);
+                let (sent, opened) = used.entry(source).or_default();
+                let expected = if *sent == packet_burst {
+                    Reason::PacketRate
+                } else {
+                    *sent += 1;
+                    if is_syn && *opened == connect_burst {
+                        Reason::ConnectRate
+                    } else {
+                        *opened += u32::from(is_syn);
+                        Reason::NoRule
+                    }
+                };
+                let packet = syn_from(source, 3101).tcp_byte(13, if is_syn { 0x02 } else { 0x10 });
+                seen.push((source, is_syn, expected, filter.judge(&packet.build()).reason));
+            }
+            // At one a second nothing comes back in this time; a machine that took longer has shown nothing.
+            prop_assume!(began.elapsed() < Duration::from_millis(900));
+            for (source, is_syn, expected, reason) in seen {
+                prop_assert_eq!(reason, expected, "{} {}", source, is_syn);
+            }
             Ok(())
         })
         .unwrap();

@@ -2,83 +2,32 @@
 #![allow(clippy::unwrap_used)] // A test that fails by panicking has said what it had to say, its helpers included.
 
 mod netns;
+mod pushctl_rig;
 
-use std::{
-    path::PathBuf,
-    process::{Command, Output},
-};
-
-use netns::{Bpffs, Namespace, object};
-use serde_json::{Value, json};
-
-struct Pushctl {
-    object: PathBuf,
-    namespace: Namespace,
-    bpffs: Bpffs,
-}
-
-impl Pushctl {
-    fn new() -> Option<Self> {
-        Some(Self { object: object()?, namespace: Namespace::new("t"), bpffs: Bpffs::mount() })
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let line = line.replace("OBJECT", self.object.to_str().unwrap());
-        self.namespace.run(|| {
-            Command::new(env!("CARGO_BIN_EXE_pushctl"))
-                .arg("--pin-root")
-                .arg(self.bpffs.pin_root())
-                .args(line.split_whitespace())
-                .output()
-                .unwrap()
-        })
-    }
-
-    /// Standard output of a command that succeeds.
-    fn says(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert_eq!(output.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.says(&format!("{line} --json"))).unwrap()
-    }
-
-    /// Standard error of a command that ends with `code`.
-    fn fails(&self, code: i32, line: &str) -> String {
-        let output = self.run(line);
-        assert_eq!(output.status.code(), Some(code), "{line}");
-        assert!(output.stdout.is_empty(), "{line}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn attach(&self) {
-        self.says("attach --interface lo --mode generic --protect 3101,3102 --management 192.0.2.0/24 --object OBJECT");
-    }
-}
+use pushctl_rig::Pushctl;
+use serde_json::json;
 
 #[test]
 fn rules_come_and_go() {
     let Some(pushctl) = Pushctl::new() else { return };
     pushctl.attach();
     assert_eq!(pushctl.says("filter list"), "no rules: everybody may reach the protected ports\n");
-    assert_eq!(pushctl.says("filter add 203.0.113.0/24"), "deny 203.0.113.0/24\n");
+    assert_eq!(pushctl.says("filter add 203.0.113.0/24 --comment scanners"), "deny 203.0.113.0/24\n");
     assert_eq!(pushctl.says("filter add 203.0.113.9 --allow --ttl 10m"), "allow 203.0.113.9/32 for 10 min\n");
     assert_eq!(pushctl.says("filter add 2001:db8::/32 --deny --dry-run"), "would deny 2001:db8::/32\n");
     assert_eq!(
         pushctl.says("filter list"),
-        "PREFIX          ACTION  HITS  BYTES  EXPIRES\n\
-         203.0.113.0/24  deny    0     0      never\n\
+        "PREFIX          ACTION  HITS  BYTES  EXPIRES    BY  COMMENT\n\
+         203.0.113.0/24  deny    0     0      never          scanners\n\
          203.0.113.9/32  allow   0     0      in 10 min\n"
     );
     assert_eq!(pushctl.says("filter test 203.0.113.8"), "203.0.113.8: drop (deny 203.0.113.0/24)\n");
     assert_eq!(pushctl.says("filter test 203.0.113.9"), "203.0.113.9: pass (allow 203.0.113.9/32, 10 min left)\n");
     assert_eq!(pushctl.says("filter test 198.51.100.1"), "198.51.100.1: pass (no rule)\n");
     assert_eq!(pushctl.says("filter test 192.0.2.1"), "192.0.2.1: pass (management prefix 192.0.2.0/24)\n");
-    assert_eq!(pushctl.says("filter off"), "the filter is off: everything passes\n");
+    assert_eq!(pushctl.says("off"), "the filter is off: everything passes\n");
     assert_eq!(pushctl.says("filter test 203.0.113.8"), "203.0.113.8: pass (the filter is switched off)\n");
-    pushctl.says("filter on");
+    pushctl.says("on");
     assert_eq!(
         pushctl.says("filter del 203.0.113.0/24 --dry-run"),
         "would remove deny 203.0.113.0/24, which decided 0 packets\n"
@@ -93,7 +42,7 @@ fn json_says_the_same_to_a_program() {
     pushctl.attach();
     assert_eq!(
         pushctl.json("filter add 192.0.0.0/8 --ttl 1h"),
-        json!({ "prefix": "192.0.0.0/8", "action": "deny", "ttl_s": 3600, "dry_run": false,
+        json!({ "prefix": "192.0.0.0/8", "action": "deny", "ttl_s": 3600, "comment": "", "dry_run": false,
                 "replaced": null, "spared_management": ["192.0.2.0/24"] })
     );
     pushctl.says("filter add 2001:db8::1");
@@ -118,10 +67,11 @@ fn json_says_the_same_to_a_program() {
     assert_eq!(status["layout"], abi::LAYOUT);
 
     let stats = pushctl.json("stats");
-    let names: Vec<_> = stats.as_array().unwrap().iter().map(|count| count["reason"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        stats["reasons"].as_array().unwrap().iter().map(|count| count["reason"].as_str().unwrap()).collect();
     assert_eq!(names, abi::verdict::Reason::ALL.map(abi::verdict::Reason::name));
 
-    let error: Value = serde_json::from_str(&pushctl.fails(1, "filter del 10.0.0.0/8 --json")).unwrap();
+    let error: serde_json::Value = serde_json::from_str(&pushctl.fails(1, "filter del 10.0.0.0/8 --json")).unwrap();
     assert_eq!(error["error"], "there is no rule for 10.0.0.0/8 (see `pushctl filter list`)");
 }
 

@@ -50,7 +50,7 @@ pub enum KernelError {
     /// Pins of a version that lays its maps out differently.
     #[error(
         "{path} holds pins of layout {found}, and this program speaks layout {ours}: they are left alone and still in force \
-         (note the rules with the version that made them, then `pushctl detach`)"
+         (an earlier layout is taken over by `pushctl attach` or a daemon of this version, a later one belongs to a later version; `pushctl detach` removes it)"
     )]
     OtherLayout {
         /// The directory found.

@@ -9,8 +9,9 @@
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
 //! `attach` filter to interface · `shape` what leaves is held to rates · `measure` what connections see · `pin` the directory of
-//! pins · `tables` rules and counters as typed values · `file` the same as a text · `inspect` what is in force · `netlink` which
-//! mode an interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
+//! pins · `migrate` from those of an earlier version · `tables` rules and counters as typed values · `file` the same as a text ·
+//! `inspect` what is in force · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes
+//! wrong, in words.
 
 mod attach;
 mod config;
@@ -19,6 +20,7 @@ pub mod file;
 mod inspect;
 mod load;
 mod measure;
+mod migrate;
 mod netlink;
 mod pin;
 mod plane;

@@ -17,7 +17,8 @@ use rustix::fs::{FlockOperation, flock, statfs};
 use super::{error::KernelError, sys};
 
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
-const LINK: &str = "filter_link";
+/// The name of the filter's link in every layout.
+pub(super) const LINK: &str = "filter_link";
 const SHAPE_LINK: &str = "shape_link";
 const MEASURE_LINK: &str = "measure_link";
 /// What the names of links end with, those of one that waits to take another's name included.
@@ -68,14 +69,17 @@ impl PinDir {
         self.dir.is_dir()
     }
 
-    /// Makes the directory, when the root is on a bpffs, and locks the root.
-    pub(super) fn create(&self) -> Result<Lock, KernelError> {
+    /// Makes the directory, when the root is on a bpffs, and locks the root. Hands back the directory of layout `from` if it is
+    /// there; any other layout is refused.
+    pub(super) fn create(&self, from: u32) -> Result<(Lock, Option<PathBuf>), KernelError> {
         require_bpffs(&self.root)?;
         create_dir(&self.root)?;
         let lock = Lock::take(&self.root)?;
-        self.refuse_other_layouts()?;
+        let old = self.root.join(format!("v{from}"));
+        self.refuse_layouts_but(Some(&old))?;
         create_dir(&self.dir)?;
-        Ok(lock)
+        let is_there = old.is_dir();
+        Ok((lock, is_there.then_some(old)))
     }
 
     /// Waits for the lock of the root, under which pins and tables change.
@@ -85,8 +89,12 @@ impl PinDir {
 
     /// `Ok` when no directory of another layout stands beside ours.
     pub(super) fn refuse_other_layouts(&self) -> Result<(), KernelError> {
+        self.refuse_layouts_but(None)
+    }
+
+    fn refuse_layouts_but(&self, known: Option<&Path>) -> Result<(), KernelError> {
         for path in layout_dirs(&self.root)? {
-            if path != self.dir {
+            if path != self.dir && Some(path.as_path()) != known {
                 let found = path.file_name().and_then(OsStr::to_str).unwrap_or("?").trim_start_matches('v').to_owned();
                 return Err(KernelError::OtherLayout { path, found, ours: abi::LAYOUT });
             }
@@ -142,17 +150,7 @@ pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
     let lock = Lock::take(root)?;
     let mut removed = 0;
     for dir in layout_dirs(root)? {
-        let failed = |source| KernelError::system(format!("remove the pins in {}", dir.display()), source);
-        let pins = fs::read_dir(&dir).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
-        let (links, others): (Vec<_>, Vec<_>) = pins.iter().map(fs::DirEntry::path).partition(|path| is_link(path));
-        for link in links {
-            removed += usize::from(detach(&link)?);
-        }
-        for path in others {
-            fs::remove_file(path).map_err(failed)?;
-            removed += 1;
-        }
-        fs::remove_dir(&dir).map_err(failed)?;
+        removed += remove_dir(&dir)?;
     }
     drop(lock);
     // A root that somebody else put things into stays.
@@ -163,6 +161,23 @@ pub(super) fn remove_all(root: &Path) -> Result<usize, KernelError> {
         }
         Err(source) => Err(KernelError::system(format!("remove {}", root.display()), source)),
     }
+}
+
+/// Detaches every link in `dir` and removes all of it. Says how many pins went.
+pub(super) fn remove_dir(dir: &Path) -> Result<usize, KernelError> {
+    let failed = |source| KernelError::system(format!("remove the pins in {}", dir.display()), source);
+    let pins = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
+    let (links, others): (Vec<_>, Vec<_>) = pins.iter().map(fs::DirEntry::path).partition(|path| is_link(path));
+    let mut removed = 0;
+    for link in links {
+        removed += usize::from(detach(&link)?);
+    }
+    for path in others {
+        fs::remove_file(path).map_err(failed)?;
+        removed += 1;
+    }
+    fs::remove_dir(dir).map_err(failed)?;
+    Ok(removed)
 }
 
 /// Detaches the link pinned at `path` at once and removes its pin. Says whether there was one.

@@ -14,7 +14,7 @@ use super::{
     error::KernelError,
     inspect::{self, Status},
     load::{self, Loaded},
-    measure, netlink,
+    measure, migrate, netlink,
     pin::{self, PinDir},
     shape::{self, Backend, Shape},
     sys::{self, LinkInfo},
@@ -56,11 +56,14 @@ impl KernelPlane {
         fs::metadata(&config.object).map_err(|source| KernelError::Object { path: config.object.clone(), source })?;
         let interface = Interface::find(&config.interface)?;
         let pins = PinDir::new(&config.pin_root);
-        let lock = pins.create()?;
+        let (lock, old) = pins.create(migrate::FROM)?;
         let had_tables = pins.file(abi::maps::SETTINGS).exists();
 
         let mut loaded = load::load(config, &pins)?;
-        let mut tables = Tables::open(&config.pin_root)?;
+        let mut tables = Tables::open_at(pins.clone())?;
+        if let Some(old) = &old {
+            migrate::take_over(&pins, old, &mut tables, (config.max_hosts, config.max_prefixes))?;
+        }
         tables.settle()?;
         let before = tables.settings()?;
         let mut notes = Vec::new();
@@ -105,8 +108,12 @@ impl KernelPlane {
         }
         notes.extend(bring_up_measuring(config, &mut loaded, &pins, &tables)?);
         let shape = bring_up_shaping(config, &interface, &mut loaded, &pins, &tables)?;
-        drop(lock);
         notes.extend(notes_on(config, &tables)?);
+        if let Some(old) = &old {
+            pin::remove_dir(old)?;
+            notes.push(format!("the rules pinned in {} by an earlier version were taken over", old.display()));
+        }
+        drop(lock);
         if let Some(Err(reason)) = shape.as_ref().map(Shape::state) {
             notes.push(format!("what leaves {} is not shaped: {reason}", interface.name));
         }

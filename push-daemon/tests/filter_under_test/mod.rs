@@ -21,7 +21,7 @@ pub(crate) struct FilterUnderTest {
     program: Xdp,
     plane: KernelPlane,
     _namespace: Namespace,
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
 }
 
 /// What became of a frame.
@@ -51,11 +51,15 @@ impl FilterUnderTest {
         change(&mut config);
         let plane = namespace.run(|| KernelPlane::bring_up(&config)).unwrap();
         let program = Xdp::from_pin(plane.pin_dir().join(abi::maps::FILTER), XdpAttachType::Interface).unwrap();
-        Some(Self { program, plane, _namespace: namespace, _bpffs: bpffs })
+        Some(Self { program, plane, _namespace: namespace, bpffs })
     }
 
-    pub(crate) fn program_mut(&mut self) -> &mut Xdp {
-        &mut self.program
+    pub(crate) fn pin_dir(&self) -> &std::path::Path {
+        self.plane.pin_dir()
+    }
+
+    pub(crate) fn pin_root(&self) -> std::path::PathBuf {
+        self.bpffs.pin_root()
     }
 
     pub(crate) fn tables(&mut self) -> &mut Tables {
@@ -85,6 +89,12 @@ impl FilterUnderTest {
         for rule in self.tables().list().unwrap() {
             self.tables().remove(rule.prefix).unwrap();
         }
+    }
+
+    /// Runs the program on `frame` many times.
+    pub(crate) fn repeat(&mut self, frame: &[u8], times: u32) {
+        let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::new() };
+        self.program.test_run(options).unwrap();
     }
 
     /// Runs the program on `frame`. The reason is the one counter that moved, and it moved by one packet.

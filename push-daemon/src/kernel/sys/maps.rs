@@ -104,6 +104,13 @@ pub(in crate::kernel) fn create<K: Pod, V: Pod>(kind: Kind, name: &str, max_entr
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Bytes of a map's keys and values.
+pub(in crate::kernel) fn sizes(map: impl AsFd) -> io::Result<(usize, usize)> {
+    let map = map.as_fd().try_clone_to_owned()?;
+    let info = aya::maps::MapData::from_fd(map).and_then(|data| data.info()).map_err(io::Error::other)?;
+    Ok((info.key_size() as usize, info.value_size() as usize))
+}
+
 /// The value under `key`.
 pub(in crate::kernel) fn lookup<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();

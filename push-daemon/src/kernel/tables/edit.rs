@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{
     Guard, Tables, comments,
-    generations::other,
+    generations::{Contents, other},
     get,
     isp::{self, IspSpec},
     limit::SourceLimits,
@@ -204,6 +204,12 @@ impl Tables {
     pub(in crate::kernel) fn settle(&mut self) -> Result<(), KernelError> {
         self.settle_lapsed_trial()?;
         self.generations.note_whole()
+    }
+
+    /// Under the lock: makes `contents` all that the set in force holds, for good.
+    pub(in crate::kernel) fn fill(&mut self, contents: &Contents) -> Result<(), KernelError> {
+        let (generation, bounds) = (self.generations.in_force()?.generation, self.wanted_bounds()?);
+        self.generations.build(&self.pins, generation, bounds, contents)
     }
 
     /// Says that a trial was lost, which the packet path saw by itself.

@@ -47,15 +47,15 @@ impl Outers {
 
 /// All that a rule set holds, as plain values.
 #[derive(Clone, Debug)]
-pub(crate) struct Contents {
+pub(in crate::kernel) struct Contents {
     /// Rules with their prefixes; each value tells the same length as its prefix.
-    pub(crate) rules: Vec<(IpNet, RuleValue)>,
+    pub(in crate::kernel) rules: Vec<(IpNet, RuleValue)>,
     /// Prefixes of ISPs.
-    pub(crate) isp_prefixes: Vec<(IpNet, u32)>,
+    pub(in crate::kernel) isp_prefixes: Vec<(IpNet, u32)>,
     /// By number; [`MAX_ISPS`] of them.
-    pub(crate) isps: Vec<Isp>,
+    pub(in crate::kernel) isps: Vec<Isp>,
     /// What a source may do.
-    pub(crate) limits: Limits,
+    pub(in crate::kernel) limits: Limits,
 }
 
 impl Default for Contents {

@@ -41,10 +41,11 @@ use abi::{
 use aya::maps::{Array, MapData, PerCpuArray};
 use ipnet::IpNet;
 
+pub(super) use self::generations::Contents;
 use self::{
     comments::Comments,
     family::Bounds,
-    generations::{Contents, Generations, RuleSet},
+    generations::{Generations, RuleSet},
     management::Management,
     pinned::{map_data, open, open_array},
     rule::boot_clock_ns,
@@ -97,12 +98,16 @@ impl Tables {
     /// Opens the tables pinned under `pin_root`. Refuses those of another layout.
     pub fn open(pin_root: &Path) -> Result<Self, KernelError> {
         let pins = PinDir::new(pin_root);
+        if pin_root.is_dir() {
+            pins.refuse_other_layouts()?;
+        }
         if !pins.is_there() {
-            if pin_root.is_dir() {
-                pins.refuse_other_layouts()?;
-            }
             return Err(KernelError::NoPins { path: pin_root.into() });
         }
+        Self::open_at(pins)
+    }
+
+    pub(super) fn open_at(pins: PinDir) -> Result<Self, KernelError> {
         Ok(Self {
             settings: open_array(&pins, abi::maps::SETTINGS)?,
             protected: open_array(&pins, abi::maps::PROTECTED)?,
