@@ -5,12 +5,12 @@
 //! share this machine's CPUs, so what means something are the ratios.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{build, lock};
 use crate::setup::{self, Purpose};
-use crate::{ebpf, workspace};
+use crate::{bench_kernel, ebpf, workspace};
 
 /// Words of the edge's setting `shard.send`, in the order of the table's rows.
 const SEND_PATHS: [&str; 2] = ["plain", "ring"];
@@ -23,16 +23,27 @@ const DOES_NOT_HOLD: i32 = 1;
 
 /// Options of `bench`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --repeats 1\n\n\
-                        Exit code 0: every limit holds, and no message was lost, doubled or out of order.")]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --repeats 1\n  cargo xtask bench --kernel\n\n\
+                        Exit code 0: every limit holds, and no message was lost, doubled or out of order."
+)]
 pub(crate) struct Arguments {
     /// Repeats of which the medians are shown, instead of the profile's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: Option<u64>,
+    /// The filter beside Debian's xdp-filter instead, and under a load of rules and a flood; needs root
+    #[arg(long)]
+    kernel: bool,
+    /// Write what `--kernel` measures to this file as well
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    json: Option<PathBuf>,
 }
 
 /// Builds, measures by both paths with both kinds of clients, and prints the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    if arguments.kernel {
+        return bench_kernel::run(arguments.repeats, arguments.json.as_deref());
+    }
     let with_kernel = setup::is_root();
     setup::ensure(if with_kernel { Purpose::Run } else { Purpose::Build })?;
     if with_kernel {

@@ -3,13 +3,17 @@
 //! One verb, one file. This file only lists them. It does not build or run anything itself.
 
 mod bench;
+mod bench_kernel;
 mod ebpf;
 mod ebpf_toolchain;
+mod executables;
 mod rig;
 mod run;
 mod setup;
 mod setup_needs;
+mod tally;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,7 +32,7 @@ struct Arguments {
 enum Verb {
     /// Start the whole appliance on this machine, with a live page; Ctrl-C takes it down
     Run(run::Arguments),
-    /// Measure the appliance beside a raw loop of sends, by both send paths, and judge the ratios
+    /// Measure the appliance beside a raw loop of sends, or the filter beside xdp-filter, and judge the ratios
     Bench(bench::Arguments),
     /// Run every test there is, and say what was skipped and why
     Test(test::Arguments),

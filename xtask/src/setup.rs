@@ -85,7 +85,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<(), String> {
 }
 
 fn missing_for(purpose: Purpose) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| need.purpose <= purpose && !(need.is_there)()).collect()
+    NEEDS.iter().filter(|need| purpose.includes(need.purpose) && !(need.is_there)()).collect()
 }
 
 fn announce(missing: &[&Need]) {

@@ -5,7 +5,7 @@
 use crate::ebpf_toolchain::{self, find_program};
 
 /// Who needs something.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Purpose {
     /// Compiling the daemons
     Build,
@@ -13,6 +13,22 @@ pub(crate) enum Purpose {
     Run,
     /// `cargo xtask test`, which includes what `run` needs
     Test,
+    /// `cargo xtask test --vm`, which includes it as well
+    Vm,
+    /// `cargo xtask bench --kernel`, as above
+    BenchKernel,
+}
+
+impl Purpose {
+    /// Whether what is needed for `part` is needed for this.
+    pub(crate) fn includes(self, part: Self) -> bool {
+        part == self
+            || match self {
+                Self::Build => false,
+                Self::Run => part == Self::Build,
+                Self::Test | Self::Vm | Self::BenchKernel => Self::Run.includes(part),
+            }
+    }
 }
 
 /// How something missing comes here.
@@ -35,7 +51,7 @@ pub(crate) struct Need {
 }
 
 /// In the order in which they are got: the linker is built for the compiler's LLVM, packages come before both.
-pub(crate) const NEEDS: [Need; 8] = [
+pub(crate) const NEEDS: [Need; 11] = [
     Need {
         name: "a C compiler",
         what_for: "linking whatever cargo builds",
@@ -91,5 +107,26 @@ pub(crate) const NEEDS: [Need; 8] = [
         purpose: Purpose::Test,
         is_there: || find_program("systemd-analyze").is_some(),
         way: Way::Apt(&["systemd"]),
+    },
+    Need {
+        name: "qemu-system-x86",
+        what_for: "the emulated machine that runs the tests on Debian's kernel",
+        purpose: Purpose::Vm,
+        is_there: || find_program("qemu-system-x86_64").is_some(),
+        way: Way::Apt(&["qemu-system-x86"]),
+    },
+    Need {
+        name: "busybox",
+        what_for: "the shell in that machine",
+        purpose: Purpose::Vm,
+        is_there: || find_program("busybox").is_some(),
+        way: Way::Apt(&["busybox-static"]),
+    },
+    Need {
+        name: "xdp-filter",
+        what_for: "the program that the bench compares the filter with",
+        purpose: Purpose::BenchKernel,
+        is_there: || find_program("xdp-filter").is_some(),
+        way: Way::Apt(&["xdp-tools"]),
     },
 ];

@@ -2,6 +2,7 @@
 //!
 //! `clients` takes the server's segments, does to them what a client's TCP would, reads the goim packets in the stream,
 //! counts, and sends the frame back as the answer. `pass` stands at the other end, where something has to.
+//! `sink` is no client: it drops.
 //!
 //! It does not: begin anything (userspace injects SYNs and heartbeats), repeat what was lost (the server does, or
 //! userspace), verify checksums (over a veth pair they are partial), or speak TCP options.
@@ -39,6 +40,12 @@ pub fn clients(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Lets nothing pass: where a bench sends packets to learn what all but the filter costs.
+#[xdp]
+pub fn sink(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 #[cfg(not(test))]

@@ -14,6 +14,7 @@ use super::{
     config::KernelConfig,
     error::KernelError,
     pin::{self, PinDir},
+    tables::outers,
 };
 
 /// The object in the kernel: its maps pinned, the filter loaded and not attached, the others not loaded until they are asked for.
@@ -33,6 +34,7 @@ pub(super) fn load(config: &KernelConfig, pins: &PinDir) -> Result<Loaded, Kerne
     for name in [SOURCES_V4, SOURCES_V6, OPEN_V4, OPEN_V6] {
         loader.map_max_entries(name, config.max_sources);
     }
+    outers::make(pins)?;
     let object = loader.load(&bytes).map_err(|error| KernelError::load(&path, error))?;
     let mut loaded = Loaded { object, path };
     loaded.program()?.load().map_err(|error| KernelError::load_program(&config.object, error))?;

@@ -45,6 +45,22 @@ pub(crate) fn object() -> Option<PathBuf> {
     None
 }
 
+/// Whether this kernel is at least Linux `major`.`minor`. If not, says that the test is skipped, and that it needs so much for
+/// `what`. The suite also runs on 6.1, which lacks some of what newer ones have (`cargo xtask test --vm`).
+pub(crate) fn kernel_is_at_least(major: u32, minor: u32, what: &str) -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor) {
+        return true;
+    }
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
+    eprintln!("skipped: {test}: it needs Linux {major}.{minor} for {what}, and this is {release}");
+    false
+}
+
 /// A bpffs of our own on a temporary directory, with the pin root in it.
 pub(crate) struct Bpffs {
     dir: TempDir,

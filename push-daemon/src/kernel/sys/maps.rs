@@ -24,6 +24,9 @@ const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 
+/// `enum bpf_map_type`.
+const ARRAY_OF_MAPS: u32 = 12;
+
 /// Entries that one system call moves. More are not faster, and the kernel may be asked to stop in between.
 const AT_ONCE: usize = 4096;
 
@@ -88,7 +91,7 @@ struct Batch {
 
 /// Makes a map whose entries take memory one by one. `name` is for people; the kernel keeps 15 bytes of it.
 pub(in crate::kernel) fn create<K: Pod, V: Pod>(kind: Kind, name: &str, max_entries: u32) -> io::Result<OwnedFd> {
-    let mut attributes = MapCreate {
+    let attributes = MapCreate {
         kind: kind.number(),
         key_bytes: size_of::<K>() as u32,
         value_bytes: size_of::<V>() as u32,
@@ -96,6 +99,23 @@ pub(in crate::kernel) fn create<K: Pod, V: Pod>(kind: Kind, name: &str, max_entr
         flags: BPF_F_NO_PREALLOC,
         ..MapCreate::default()
     };
+    create_named(attributes, name)
+}
+
+/// Makes an array of maps with so many places, for maps like `pattern`.
+pub(in crate::kernel) fn create_outer(name: &str, places: u32, pattern: impl AsFd) -> io::Result<OwnedFd> {
+    let attributes = MapCreate {
+        kind: ARRAY_OF_MAPS,
+        key_bytes: size_of::<u32>() as u32,
+        value_bytes: size_of::<u32>() as u32,
+        max_entries: places,
+        inner_map: pattern.as_fd().as_raw_fd() as u32,
+        ..MapCreate::default()
+    };
+    create_named(attributes, name)
+}
+
+fn create_named(mut attributes: MapCreate, name: &str) -> io::Result<OwnedFd> {
     for (to, from) in attributes.name[..15].iter_mut().zip(name.bytes()) {
         *to = from;
     }

@@ -6,8 +6,9 @@
 //! copy: what it says is what the kernel has.
 //!
 //! Layout: `edit` one rule, one limit, one ISP · `transaction` a whole set at once, tried and taken back · `diff` what that changes ·
-//! `generations` the two sets · `family`, `table`, `address` the maps of one set · `management`, `comments`, `counters`, `shaping`,
-//! `measurements`, `listener` what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
+//! `generations` the two sets · `family`, `table`, `address` the maps of one set, `outers` what they stand in · `management`,
+//! `comments`, `counters`, `shaping`, `measurements`, `listener` what stands beside them · `rule`, `limit`, `isp` values to their
+//! reader · here: what is in force.
 
 mod address;
 mod comments;
@@ -21,6 +22,7 @@ mod limit;
 mod listener;
 mod management;
 mod measurements;
+pub(super) mod outers;
 mod pinned;
 mod rule;
 mod shaping;

@@ -1,0 +1,35 @@
+//! The socket that sends whole frames.
+#![allow(unsafe_code)] // An address of its kind has no safe constructor, and one of its options no safe setter.
+
+use std::{io, os::fd::AsRawFd as _};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// A socket that sends frames out of an interface of this thread's network namespace, past its queueing discipline, and
+/// receives none.
+pub(crate) fn frame_socket(interface_index: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    // SAFETY: the storage is larger than a `sockaddr_ll` and as strictly aligned, and all zero is a valid value of either.
+    let (_, address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*address).sll_ifindex = interface_index as libc::c_int;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    socket.bind(&address)?;
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int; pointer and length are those of one that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
