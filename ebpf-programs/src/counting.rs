@@ -86,6 +86,17 @@ pub unsafe fn reserve(moment: *mut u64, now_ns: u64, cost_ns: u64, most_ahead_ns
     Some(start)
 }
 
+/// Puts `new` in the place of `old`; false: something else stood there.
+///
+/// # Safety
+///
+/// As for [`add_atomically`].
+#[inline(always)]
+pub unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller vouches for `word`.
+    unsafe { compare_exchange(word, old, new) == old }
+}
+
 /// Takes one from the count at `count`, which is not 0 then, and hands back what is left. `None`: it is 0 already, or others
 /// keep changing it.
 ///

@@ -21,7 +21,7 @@ use aya_ebpf::{
 
 use crate::{
     clock::{generation, monotonic_ns},
-    counting::reserve,
+    counting::{replace, reserve},
     guarded::{is_guarded, is_protected},
     isps::isp_of,
     maps::{ISPS, SETTINGS, SHAPED, SHAPERS, SHAPING},
@@ -32,7 +32,7 @@ use crate::{
 enum Fate {
     /// It goes when it would have gone anyway.
     Now,
-    /// It waits, in nanoseconds. Whether it was marked for that.
+    /// It waits. Whether it was marked for that.
     Later(bool),
     /// It would have waited too long.
     Refused,
@@ -85,18 +85,16 @@ fn judge(ctx: &TcContext) -> Option<i32> {
 #[inline(always)]
 fn depart(skb: *mut __sk_buff, shaper: *mut Shaper, rate: &isps::Rate, bytes: u64, shaping: &Shaping) -> Fate {
     let now_ns = monotonic_ns();
-    // SAFETY: an array's entry lives as long as the program; volatile because other CPUs write it. Two of them that see a new
-    // rate at once start afresh twice.
+    // SAFETY: an array's entry lives as long as the program, its words are aligned; volatile because other CPUs write them.
     unsafe {
-        let (bytes_per_s, credit_ns) = (&raw mut (*shaper).bytes_per_s, &raw mut (*shaper).credit_ns);
-        if bytes_per_s.read_volatile() != rate.bytes_per_s || credit_ns.read_volatile() != rate.credit_ns {
-            bytes_per_s.write_volatile(rate.bytes_per_s);
-            credit_ns.write_volatile(rate.credit_ns);
-            (&raw mut (*shaper).at_ns).write_volatile(now_ns);
+        let (at_ns, credit_ns) = (&raw mut (*shaper).at_ns, &raw mut (*shaper).credit_ns);
+        let before_ns = credit_ns.read_volatile();
+        if before_ns != rate.credit_ns && replace(credit_ns, before_ns, rate.credit_ns) {
+            at_ns.write_volatile(Shaper::moved(at_ns.read_volatile(), before_ns, rate.credit_ns, now_ns));
         }
     }
     let most_ahead_ns = rate.credit_ns.saturating_add(shaping.horizon_ns);
-    // SAFETY: as above, and `at_ns` is the entry's first word.
+    // SAFETY: as above.
     let start_ns = unsafe { reserve(&raw mut (*shaper).at_ns, now_ns, rate.ns_of(bytes), most_ahead_ns) };
     let Some(start_ns) = start_ns else { return Fate::Refused };
     let delay_ns = (start_ns - now_ns).saturating_sub(rate.credit_ns);

@@ -37,7 +37,7 @@ unsafe impl aya::Pod for Event {}
 unsafe impl aya::Pod for Telling {}
 // SAFETY: as above: 4 + 4 + 8 + 8 + 4 + 4.
 unsafe impl aya::Pod for Shaping {}
-// SAFETY: as above: 3 * 8 + 5 * 8.
+// SAFETY: as above: 2 * 8 + 6 * 8.
 unsafe impl aya::Pod for Shaper {}
 // SAFETY: as above: 6 * 8.
 unsafe impl aya::Pod for ShapeCounter {}

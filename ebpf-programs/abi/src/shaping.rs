@@ -38,18 +38,32 @@ pub struct Shaping {
 
 const _: () = assert!(size_of::<Shaping>() == 32);
 
-/// The moment that an ISP's egress has reached, and the rate that it was computed with; alone in its cache line.
+/// The moment that an ISP's egress has reached, and the burst that it was computed with; alone in its cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shaper {
     /// Departure time of the next packet, did none go ahead (`CLOCK_MONOTONIC`, which is what `fq` goes by).
     pub at_ns: u64,
-    /// Another rate starts afresh: what an old one let run ahead is not to be paid at the new one.
-    pub bytes_per_s: u64,
-    /// The same of another burst.
+    /// How far ahead packets could go at no cost.
     pub credit_ns: u64,
     /// Zeros.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 6],
+}
+
+impl Shaper {
+    /// The moment for another credit. No packet departs before one that got its time earlier, or they would arrive out of order,
+    /// which TCP takes for a loss.
+    #[inline(always)]
+    #[must_use]
+    pub const fn moved(at_ns: u64, old_credit_ns: u64, credit_ns: u64, now_ns: u64) -> u64 {
+        let departure_ns = at_ns.saturating_sub(old_credit_ns);
+        if departure_ns > now_ns {
+            return departure_ns.saturating_add(credit_ns);
+        }
+        // Nothing waits. What was spent of the credit stays spent, as far as the new one goes.
+        let most_ns = now_ns.saturating_add(credit_ns);
+        if at_ns < most_ns { at_ns } else { most_ns }
+    }
 }
 
 const _: () = assert!(size_of::<Shaper>() == 64);
@@ -79,4 +93,21 @@ const _: () = assert!(size_of::<ShapeCounter>() == 48);
 #[must_use]
 pub const fn class_of(isp: u32) -> u32 {
     (HANDLE << 16) | isp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_credit_lets_no_packet_overtake_one_that_waits() {
+        let now_ns = 1_000;
+        // The last one departs at 1,200.
+        for credit_ns in [0, 50, 5_000] {
+            assert_eq!(Shaper::moved(1_500, 300, credit_ns, now_ns) - credit_ns, 1_200);
+        }
+        assert_eq!(Shaper::moved(1_250, 300, 500, now_ns), 1_250, "spent stays spent");
+        assert_eq!(Shaper::moved(1_250, 300, 100, now_ns), 1_100, "as far as the new credit goes");
+        assert_eq!(Shaper::moved(0, 0, 500, now_ns), 0, "whoever never sent has all of it");
+    }
 }
