@@ -3,8 +3,9 @@
 //! It reads figures that shards and the trunk keep anyway, and changes nothing. It has no access control, so it
 //! listens on loopback unless told otherwise.
 //!
-//! Layout: `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus
+//! Layout: `isps` what the kernel plane tells by ISP · `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus
 
+mod isps;
 mod metrics;
 mod page;
 mod stats;
@@ -120,6 +121,21 @@ impl Sources {
             Some(Ok(count)) if count > 0 => tracing::info!(count, "rules of the filter have expired"),
             Some(Err(error)) => tracing::warn!(%error, "cannot take expired rules out of the filter's tables"),
             _ => {}
+        }
+    }
+
+    /// Sees to it that egress is shaped as the rates in force say, and takes what connections see for the trunk's reports.
+    pub fn look_after_kernel(&self) {
+        let looked = self.kernel(|plane| (plane.keep_shaping(), plane.tables().measurements()));
+        let Some((shaping, measurements)) = looked else { return };
+        match shaping {
+            Ok(Some(changed)) => tracing::warn!("{changed}"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot look after shaping"),
+        }
+        match measurements {
+            Ok(measurements) => self.trunk.report_isps(&measurements),
+            Err(error) => tracing::debug!(%error, "cannot read what was measured"),
         }
     }
 
