@@ -279,6 +279,36 @@ fn a_rate_changes_under_way_by_fq() {
     a_rate_changes_under_way(Backend::Fq);
 }
 
+/// More than the horizon has room for, so some are refused, which is no loss to any.
+fn many_streams_share_a_rate(by: Backend) {
+    let Some(object) = object() else { return };
+    let _alone = alone();
+    let Some(shaped) = shaped_pair(&object, Mode::Driver, Some(by)) else { return };
+    let streams: Vec<_> = (0..STREAMS).map(|_| shaped.stream(3101, "10.77.0.2")).collect();
+    let received = || streams.iter().map(Stream::received).sum::<u64>();
+    eventually("all of them flow", || streams.iter().all(|stream| stream.received() > 0));
+    let (start, from) = (Instant::now(), received());
+    thread::sleep(Duration::from_secs(3));
+    let rate = (received() - from) as f64 * 1_514.0 / 1_448.0 * 8.0 / 1e6 / start.elapsed().as_secs_f64();
+    let counted = count(shaped.plane.tables(), shaped.limited);
+    let queue = tc(&shaped.pair.server, &format!("-s qdisc show dev {SERVER_INTERFACE}"));
+    eprintln!("{STREAMS} streams, {by}: {rate:.2} Mbit/s of 50; {counted:?}\n{queue}");
+    assert!((45.0..=55.0).contains(&rate), "{rate} Mbit/s");
+    assert_eq!(sent_again(&shaped.pair.server), 0, "segments were lost");
+}
+
+const STREAMS: usize = 100;
+
+#[test]
+fn many_streams_share_a_rate_by_htb() {
+    many_streams_share_a_rate(Backend::Htb);
+}
+
+#[test]
+fn many_streams_share_a_rate_by_fq() {
+    many_streams_share_a_rate(Backend::Fq);
+}
+
 #[test]
 fn a_rate_that_whole_sets_bring_and_take_is_followed() {
     let Some(object) = object() else { return };

@@ -112,12 +112,14 @@ pub(crate) fn sent_again(namespace: &Namespace) -> u64 {
 pub(crate) struct Stream {
     received: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    end: Option<TcpStream>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Stream {
     /// `from` is the server's end.
     pub(crate) fn start(server: &Namespace, client: &Namespace, from: SocketAddr, to: &str) -> Self {
+        // Another stream's connection may stand at the same port.
         let listener = server.run(|| TcpListener::bind(from).unwrap());
         let to: SocketAddr = format!("{to}:0").parse().unwrap();
         let mut reader: TcpStream = client.run(|| {
@@ -127,6 +129,7 @@ impl Stream {
             socket.into()
         });
         let (mut writer, _) = listener.accept().unwrap();
+        let end = Some(reader.try_clone().unwrap());
         let (received, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, stopped) = (Arc::clone(&received), Arc::clone(&stop));
         let write = thread::spawn(move || {
@@ -139,7 +142,7 @@ impl Stream {
                 counted.fetch_add(count as u64, Relaxed);
             }
         });
-        Self { received, stop, threads: vec![write, read] }
+        Self { received, stop, end, threads: vec![write, read] }
     }
 
     /// Bytes that have arrived.
@@ -151,6 +154,10 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
+        // Ends the reading; the socket closes with what it has not read, which ends the writing too.
+        if let Some(end) = self.end.take() {
+            let _ = end.shutdown(std::net::Shutdown::Both);
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
