@@ -17,6 +17,7 @@ use crate::{
     maps::{COUNTS, MANAGEMENT_V4, MANAGEMENT_V6, SETTINGS},
     packet::{Address, Frame, Packet, Transport, parse},
     rules::{V4_BITS, V6_BITS, find_rule},
+    trace,
 };
 
 /// Judges the frame and counts it.
@@ -26,17 +27,17 @@ pub fn judge(ctx: &XdpContext) -> Verdict {
     let bytes = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
     let Some(settings) = SETTINGS.get(0) else { return Verdict::Pass };
     if settings.kill_switch == PASS_EVERYTHING {
-        return carry_out(Reason::KillSwitch, settings, None, bytes);
+        return carry_out(ctx, Reason::KillSwitch, settings, None, bytes);
     }
     match parse(&Frame::of(ctx)) {
-        Ok(packet) => carry_out(decide(&packet, settings, bytes), settings, Some(&packet), bytes),
-        Err(reason) => carry_out(reason, settings, None, bytes),
+        Ok(packet) => carry_out(ctx, decide(&packet, settings, bytes), settings, Some(&packet), bytes),
+        Err(reason) => carry_out(ctx, reason, settings, None, bytes),
     }
 }
 
 /// What the reason asks for, unless we only observe.
 #[inline(always)]
-fn carry_out(reason: Reason, settings: &Settings, packet: Option<&Packet>, bytes: u64) -> Verdict {
+fn carry_out(ctx: &XdpContext, reason: Reason, settings: &Settings, packet: Option<&Packet>, bytes: u64) -> Verdict {
     let is_drop = reason.verdict() == Verdict::Drop;
     let observed = is_drop && settings.observe == OBSERVE;
     let place = if observed { reason as u32 + REASONS } else { reason as u32 };
@@ -50,6 +51,7 @@ fn carry_out(reason: Reason, settings: &Settings, packet: Option<&Packet>, bytes
     if is_drop {
         events::tell(reason, observed, packet, bytes);
     }
+    trace::verdict(ctx, reason, packet, bytes);
     if observed { Verdict::Pass } else { reason.verdict() }
 }
 

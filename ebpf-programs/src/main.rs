@@ -1,16 +1,16 @@
 //! The kernel side of the push appliance: one object, all its programs.
 //!
 //! `filter` (XDP) judges packets to the protected TCP ports before the kernel makes a socket buffer for them.
-//!
+//! `steer` (sk_reuseport) puts a new connection on a shard of the CPU that it came in on.
 //! `shape` (TC egress) delays what is sent to an ISP's clients to his rate.
 //! `measure` (sock_ops) counts connections, and takes round-trip times and loss of some.
 //!
 //! They do not: keep state per connection, answer packets, look into IP tunnels, or decide policy. The tables are userspace's; a
 //! missing entry means pass, and the kill switch passes everything.
 //!
-//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events` who is told ·
-//! `shape` when a packet may leave · `measure`, `socket`, `open` what sockets tell · `guarded` which traffic is ours ·
-//! `clock`, `counting` time and atomic words · `maps` the tables.
+//! Layout: `packet` one parse into one struct · `filter` the verdict · `rules`, `limits`, `isps` what it asks · `events`, `trace` who is
+//! told · `shape` when a packet may leave · `measure`, `socket`, `open` what sockets tell · `guarded` which traffic is ours ·
+//! `steer` the shard · `clock`, `counting` time and atomic words · `maps` the tables.
 #![no_std]
 #![no_main]
 // Inline assembly for this target: both ways to build it use a compiler that takes unstable features (`build-std` is one).
@@ -18,8 +18,8 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    macros::{classifier, sock_ops, xdp},
-    programs::{SockOpsContext, TcContext, XdpContext},
+    macros::{classifier, sk_reuseport, sock_ops, xdp},
+    programs::{SkReuseportContext, SockOpsContext, TcContext, XdpContext},
 };
 
 mod clock;
@@ -36,6 +36,8 @@ mod packet;
 mod rules;
 mod shape;
 mod socket;
+mod steer;
+mod trace;
 
 /// Judges a frame: `XDP_PASS` or `XDP_DROP`, nothing else.
 ///
@@ -59,6 +61,13 @@ pub fn shape(ctx: TcContext) -> i32 {
 pub fn measure(ctx: SockOpsContext) -> u32 {
     measure::take_note(&ctx);
     1
+}
+
+/// Chooses the listening socket for a new connection, and for one whose listener went away before it was accepted
+/// (`migrate`, Linux 5.14 and later).
+#[sk_reuseport(migrate)]
+pub fn steer(ctx: SkReuseportContext) -> u32 {
+    steer::steer(&ctx)
 }
 
 #[cfg(not(test))]

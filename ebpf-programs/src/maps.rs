@@ -151,7 +151,7 @@ pub static MEASURED: PerCpuArray<Measured, { MAX_ISPS as usize }> = PerCpuArray:
 #[btf_map]
 pub static SAMPLED: SkStorage<Sampled> = SkStorage::new();
 
-/// Generation to whether its place holds a whole rule set. Userspace's own.
+/// Generation to what its place holds, and how often that changed. Userspace's own.
 #[btf_map]
 pub static SETS: Array<u64, PLACES> = Array::new();
 

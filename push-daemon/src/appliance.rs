@@ -22,6 +22,7 @@ use wire::trunk::NodeAddress;
 
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
+use crate::kernel::steer::Steering;
 use crate::kernel::{KernelError, KernelPlane};
 use crate::plan::Plan;
 use crate::shard::news::NewsDesk;
@@ -40,6 +41,10 @@ const RULE_SWEEP_WATCHES: u32 = 10;
 
 /// Beyond the drain, for goodbyes that linger.
 const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// For how long, when it stops, connections that were on their way still come in: longer than the kernel holds back a client
+/// that has not said anything yet. Only where steering keeps new ones away meanwhile.
+const LAST_CALL_MS: u32 = 1_500;
 
 /// Why the edge cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +118,10 @@ impl Appliance {
         let (desk, news) = NewsDesk::open(config.trunk.news_queue.count())
             .map_err(|error| ApplianceError::Host { what: "start the courier's thread", error })?;
         let presence = Presence::new(usize::from(plan.count), plan.capacity);
-        let (shards, tcp, websocket) = start_shards(config, &plan, &desk, &presence)?;
+        let steering =
+            config.kernel.as_ref().and_then(|kernel| Steering::load_if_wanted(kernel, &plan.cpus_of_shards()));
+        let steering = steering.map(Arc::new);
+        let (shards, tcp, websocket) = start_shards(config, &plan, &desk, &presence, steering.as_deref())?;
 
         let listener = admin::listen(config.admin.listen.0)
             .await
@@ -128,6 +136,7 @@ impl Appliance {
             shards: views.collect(),
             trunk: Arc::new(TrunkStatus::new(&config.trunk.lines)),
             kernel: kernel.map(Mutex::new),
+            steering,
             started,
         });
         let (stop_admin, admin_stops) = oneshot::channel();
@@ -213,11 +222,13 @@ impl Appliance {
     /// Says goodbye to all clients, spread over the drain time, and ends every part.
     pub async fn stop(self, at_once: impl Future<Output = ()>) {
         self.draining.store(true, Relaxed);
-        tracing::info!(drain_ms = self.drain_ms, "drains");
-        self.order_all(|| Order::Drain { over_ms: self.drain_ms });
+        let last_call_ms = self.last_call_ms();
+        tracing::info!(drain_ms = self.drain_ms, last_call_ms, "drains");
+        self.order_all(|| Order::Drain { over_ms: self.drain_ms, last_call_ms });
+        let last_call = Duration::from_millis(u64::from(last_call_ms));
         let patience = Duration::from_millis(u64::from(self.drain_ms)) + STOP_GRACE;
         tokio::select! {
-            () = self.all_gone() => {}
+            () = self.all_gone_after(last_call) => {}
             () = tokio::time::sleep(patience) => {}
             () = at_once => tracing::info!("stops at once"),
         }
@@ -245,7 +256,14 @@ impl Appliance {
         }
     }
 
-    async fn all_gone(&self) {
+    /// 0 where a successor listens already: what waits here is its.
+    fn last_call_ms(&self) -> u32 {
+        let alone = self.sources.steering.as_ref().is_some_and(|steering| !steering.is_superseded());
+        if alone { self.drain_ms.min(LAST_CALL_MS) } else { 0 }
+    }
+
+    async fn all_gone_after(&self, last_call: Duration) {
+        tokio::time::sleep(last_call).await;
         let mut ticker = interval(Duration::from_millis(20));
         // What a shard that has ended last counted does not go down any more.
         while self.shards.iter().any(|shard| !shard.thread.is_finished() && shard.counters.connections.get() > 0) {
@@ -318,7 +336,13 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
 type Started = (Vec<Running>, Vec<SocketAddr>, Vec<SocketAddr>);
 
 /// Starts shards one after another: the first finds out which ports the kernel gives for port 0.
-fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presence) -> Result<Started, ApplianceError> {
+fn start_shards(
+    config: &Config,
+    plan: &Plan,
+    desk: &NewsDesk,
+    presence: &Presence,
+    steering: Option<&Steering>,
+) -> Result<Started, ApplianceError> {
     let mut shards: Vec<Running> = Vec::with_capacity(usize::from(plan.count));
     let sockets = |addresses: &[ListenAddress]| addresses.iter().map(|address| address.0).collect::<Vec<_>>();
     let (mut tcp, mut websocket) = (sockets(&config.listen.tcp), sockets(&config.listen.websocket));
@@ -343,6 +367,7 @@ fn start_shards(config: &Config, plan: &Plan, desk: &NewsDesk, presence: &Presen
             merge: merge_windows(config),
             bilibili_room_type: config.bilibili.room_type.as_str().into(),
             limits: config.limits,
+            seat: steering.map(|steering| steering.seat(id)),
         };
         match spawn(settings, desk.clone(), presence) {
             Ok((running, start)) => {

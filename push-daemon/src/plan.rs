@@ -69,6 +69,11 @@ impl Plan {
         Ok(Self { count, rest_ms, gather, capacity, cpus: if config.shard.pin { cpus } else { Vec::new() } })
     }
 
+    /// The CPU of each shard, if it has one.
+    pub(crate) fn cpus_of_shards(&self) -> Vec<Option<usize>> {
+        (0..usize::from(self.count)).map(|id| self.cpu(id)).collect()
+    }
+
     /// The CPU of the shard with this number, if it has one.
     pub(crate) fn cpu(&self, id: usize) -> Option<usize> {
         (!self.cpus.is_empty()).then(|| self.cpus[id % self.cpus.len()])

@@ -77,6 +77,57 @@ fn old_pins(dir: &Path) {
     old_map(dir, "PROTECTED", "array", (4, 8), abi::maps::PORT_WORDS, &[ports]);
 }
 
+/// Does `work` while a client at 10.77.0.2 tries to connect all the time, and sees that he never came in.
+fn while_a_denied_client_knocks<T>(pair: &Pair, work: impl FnOnce() -> T) -> (TcpListener, T) {
+    let server: SocketAddr = format!("{SERVER_V4}:3101").parse().unwrap();
+    let listener = pair.server.run(|| TcpListener::bind(server)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let denied: IpAddr = "10.77.0.2".parse().unwrap();
+    let (done, attempts) = (AtomicBool::new(false), AtomicU32::new(0));
+    let done_with = thread::scope(|scope| {
+        scope.spawn(|| {
+            pair.client.run(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(start_connect(denied, server));
+                    attempts.fetch_add(1, Ordering::Relaxed);
+                    // A pace, so that the attempts do not take the machine from what is tested.
+                    thread::sleep(Duration::from_micros(200));
+                }
+            });
+        });
+        eventually("packets flow", || attempts.load(Ordering::Relaxed) > 100);
+        let done_with = work();
+        let at = attempts.load(Ordering::Relaxed);
+        eventually("packets still flow", || attempts.load(Ordering::Relaxed) > at + 100);
+        done.store(true, Ordering::Relaxed);
+        done_with
+    });
+    assert!(listener.accept().is_err(), "a denied client came in");
+    (listener, done_with)
+}
+
+#[test]
+fn programs_are_swapped_while_packets_flow() {
+    let Some(object) = object() else { return };
+    for mode in [Mode::Driver, Mode::Generic] {
+        let (bpffs, pair) = (Bpffs::mount(), Pair::new());
+        let mut config = config(&object, &bpffs, SERVER_INTERFACE, mode);
+        let mut plane = pair.server.run(|| KernelPlane::bring_up(&config)).unwrap();
+        plane.tables_mut().add(&NewRule::new(net("10.77.0.2/32"), Action::Deny)).unwrap();
+        drop(plane);
+        while_a_denied_client_knocks(&pair, || {
+            for round in 0..10 {
+                // A program that logs is another program.
+                config.trace = round % 2 == 0;
+                let plane = pair.server.run(|| KernelPlane::bring_up(&config)).unwrap();
+                assert_eq!(plane.arrival(), Arrival::ProgramSwapped);
+            }
+        });
+        let hits = Tables::open(&bpffs.pin_root()).unwrap().find(net("10.77.0.2/32")).unwrap().hits;
+        assert!(hits >= 200, "{hits} packets were judged");
+    }
+}
+
 #[test]
 fn rules_of_the_layout_before_are_taken_over_while_packets_flow() {
     let Some(object) = object() else { return };
@@ -98,30 +149,9 @@ fn rules_of_the_layout_before_are_taken_over_while_packets_flow() {
     let Err(error) = Tables::open(&bpffs.pin_root()) else { panic!("they were adopted") };
     assert!(error.to_string().contains("holds pins of layout 1, and this program speaks layout 2"), "{error}");
 
-    let server: SocketAddr = format!("{SERVER_V4}:3101").parse().unwrap();
-    let listener = pair.server.run(|| TcpListener::bind(server)).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let (denied, allowed): (IpAddr, IpAddr) = ("10.77.0.2".parse().unwrap(), "10.77.0.3".parse().unwrap());
-    let (done, attempts) = (AtomicBool::new(false), AtomicU32::new(0));
-    let plane = thread::scope(|scope| {
-        scope.spawn(|| {
-            pair.client.run(|| {
-                while !done.load(Ordering::Relaxed) {
-                    drop(start_connect(denied, server));
-                    attempts.fetch_add(1, Ordering::Relaxed);
-                    // A pace, so that the attempts do not take the machine from what is tested.
-                    thread::sleep(Duration::from_micros(200));
-                }
-            });
-        });
-        eventually("packets flow", || attempts.load(Ordering::Relaxed) > 100);
-        let plane = pair.server.run(|| KernelPlane::bring_up(&config)).unwrap();
-        let at = attempts.load(Ordering::Relaxed);
-        eventually("packets still flow", || attempts.load(Ordering::Relaxed) > at + 100);
-        done.store(true, Ordering::Relaxed);
-        plane
-    });
-    assert!(listener.accept().is_err(), "a denied client came in");
+    let allowed: IpAddr = "10.77.0.3".parse().unwrap();
+    let (listener, plane) =
+        while_a_denied_client_knocks(&pair, || pair.server.run(|| KernelPlane::bring_up(&config)).unwrap());
     assert_eq!(plane.arrival(), Arrival::ProgramSwapped);
     assert!(plane.notes().iter().any(|note| note.contains("were taken over")), "{:?}", plane.notes());
     assert!(!old.exists());
@@ -132,7 +162,7 @@ fn rules_of_the_layout_before_are_taken_over_while_packets_flow() {
     assert_eq!(told, expected.map(|(prefix, action)| (prefix.to_owned(), action)));
     assert!(rules[1].hits > 7, "its counts go on: {}", rules[1].hits);
 
-    let socket = pair.client.run(|| start_connect(allowed, server));
+    let socket = pair.client.run(|| start_connect(allowed, listener.local_addr().unwrap()));
     pair.client.run(|| await_connected(&socket));
     assert!(take_down(&bpffs.pin_root()).unwrap() > 0);
 }

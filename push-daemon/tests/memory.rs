@@ -84,6 +84,7 @@ fn start(desk: NewsDesk) -> (Running, (SocketAddr, SocketAddr)) {
         merge: MergeWindows::default(),
         bilibili_room_type: bilibili.room_type.into(),
         limits,
+        seat: None,
     };
     let (running, (tcp, websocket)) = spawn(settings, desk, &Presence::new(1, CLIENTS)).unwrap();
     (running, (tcp[0], websocket[0]))

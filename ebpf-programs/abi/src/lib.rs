@@ -6,9 +6,9 @@
 //!
 //! Layout: `rules` what a filter table holds · `generation` which of two rule sets is in force · `limits` what one source may do ·
 //! `isps` who a prefix belongs to, and his rates · `shaping` how his egress is held to them · `measuring` what connections saw ·
-//! `verdict` what became of a packet and why · `events` a sample of the drops ·
-//! `settings` the switches · `maps` names and bounds · `clients` all of the above for the clients that tests play ·
-//! `pod` the userspace promise that these types are plain bytes (feature `user`).
+//! `verdict` what became of a packet and why · `events` a sample of the drops · `settings` the switches · `maps` names and bounds ·
+//! `steer` which shard gets a connection · `clients` all of the above for the clients that tests play · `pod` the userspace promise
+//! that these types are plain bytes (feature `user`).
 
 pub mod clients;
 pub mod events;
@@ -22,6 +22,7 @@ mod pod;
 pub mod rules;
 pub mod settings;
 pub mod shaping;
+pub mod steer;
 pub mod verdict;
 
 /// Version of everything in this crate that ends up in a map: keys, values, map types, the order of the counters.

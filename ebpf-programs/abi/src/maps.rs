@@ -63,7 +63,7 @@ pub const MEASURING: &str = "MEASURING";
 pub const MEASURED: &str = "MEASURED";
 /// Storage of sockets: [`Sampled`](crate::measuring::Sampled).
 pub const SAMPLED: &str = "SAMPLED";
-/// Generation to 1 when its place holds a whole rule set, 0 when it does not. Only userspace reads it.
+/// Generation to what its place holds: bit 0 says a whole rule set, the others count changes of its ISPs. Only userspace reads it.
 pub const SETS: &str = "SETS";
 /// Comments of rules: hash, number to [`COMMENT_BYTES`](crate::rules::COMMENT_BYTES) bytes. Only userspace reads it.
 pub const COMMENTS: &str = "COMMENTS";

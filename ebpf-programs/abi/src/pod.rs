@@ -10,12 +10,13 @@ use crate::{
     rules::RuleValue,
     settings::Settings,
     shaping::{ShapeCounter, Shaper, Shaping},
+    steer::{Place, ShardWord, Span},
     verdict::Counter,
 };
 
 // SAFETY: `repr(C)`, integers only, and the size asserts beside the types leave no room for padding: 4 + 4 + 8 + 8 + 8 + 4 + 4.
 unsafe impl aya::Pod for RuleValue {}
-// SAFETY: as above: 6 * 4 + 8 + 2 * 4 + 8 + 16.
+// SAFETY: as above: 6 * 4 + 8 + 2 * 4 + 8 + 2 * 4 + 16.
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Counter {}
@@ -53,3 +54,9 @@ unsafe impl aya::Pod for Client {}
 unsafe impl aya::Pod for Script {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Broadcast {}
+// SAFETY: as above: 4 * 4 + 4 + 4.
+unsafe impl aya::Pod for Place {}
+// SAFETY: as above: 4 + 4.
+unsafe impl aya::Pod for ShardWord {}
+// SAFETY: as above: 4 + 4.
+unsafe impl aya::Pod for Span {}

@@ -39,8 +39,12 @@ pub struct Settings {
     pub max_prefixes: u32,
     /// Cookie of that namespace, as `SO_NETNS_COOKIE` tells it; 0 = unknown.
     pub namespace_cookie: u64,
+    /// 1: the program was loaded to log every verdict. Only userspace reads it.
+    pub trace: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The interface's name at the time, closed by a zero. Only userspace reads it.
     pub interface_name: [u8; INTERFACE_NAME_BYTES],
 }
 
-const _: () = assert!(size_of::<Settings>() == 64);
+const _: () = assert!(size_of::<Settings>() == 72);

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Sources;
+use crate::kernel::steer::Steering;
 use crate::shard::counters::{Counter, Counters};
 use crate::shard::reason::CloseReason;
 use crate::trunk::TrunkStatus;
@@ -115,8 +116,27 @@ impl Collector for Figures {
         for line in &sources.trunk.lines {
             gauge(&mut lines, &[("line", &line.name)], u64::from(line.up.load(Relaxed)))?;
         }
+        if let Some(steering) = &sources.steering {
+            steered(&mut encoder, steering)?;
+        }
         sources.kernel(|plane| kernel(&mut encoder, plane)).unwrap_or(Ok(()))
     }
+}
+
+fn steered(encoder: &mut DescriptorEncoder<'_>, steering: &Steering) -> Result<(), fmt::Error> {
+    // As with the filter's: what cannot be read now is a gap in the graph.
+    let Ok(report) = steering.report() else { return Ok(()) };
+    let help = "Choices of a shard for a new connection, by where it was put; migrated ones are counted twice";
+    let mut choices = encoder.encode_descriptor("steered_connections", help, None, MetricType::Counter)?;
+    for count in &report.choices {
+        counter(&mut choices, &[("choice", count.choice)], count.connections)?;
+    }
+    let help = "1 for the state that the shard is in: open, full, draining or gone";
+    let mut states = encoder.encode_descriptor("shard_state", help, None, MetricType::Gauge)?;
+    for shard in &report.shards {
+        gauge(&mut states, &[("shard", &shard.shard.to_string()), ("state", shard.state)], 1)?;
+    }
+    Ok(())
 }
 
 fn kernel(encoder: &mut DescriptorEncoder<'_>, plane: &crate::kernel::KernelPlane) -> Result<(), fmt::Error> {

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::kernel::KernelPlane;
+use crate::kernel::steer::Steering;
 use crate::shard::counters::Counters;
 use crate::trunk::TrunkStatus;
 use stats::Stats;
@@ -51,6 +52,8 @@ pub struct Sources {
     pub trunk: Arc<TrunkStatus>,
     /// The filter, if one was configured. Only this side takes the lock.
     pub kernel: Option<Mutex<KernelPlane>>,
+    /// Where connections are steered, if they are.
+    pub steering: Option<Arc<Steering>>,
     /// When the daemon began.
     pub started: Instant,
 }

@@ -114,6 +114,12 @@ pub struct KernelConfig {
     /// Count what would be dropped, and let it pass.
     #[serde(default)]
     pub observe: bool,
+    /// Log every verdict, at level DEBUG. For finding a fault in the programs: it costs more than the verdict does.
+    #[serde(default)]
+    pub trace: bool,
+    /// Have new connections steered to a shard of the CPU that they came in on, where the kernel can (Linux 5.17).
+    #[serde(default = "default_steer")]
+    pub steer: bool,
     /// Hold what leaves for an ISP's clients to his egress rate. It sets up the interface's root queue, so it has to be asked for.
     #[serde(default)]
     pub shape: bool,
@@ -140,6 +146,10 @@ fn default_object() -> PathBuf {
 
 fn default_pin_root() -> PathBuf {
     DEFAULT_PIN_ROOT.into()
+}
+
+fn default_steer() -> bool {
+    true
 }
 
 fn default_max_hosts() -> u32 {
@@ -190,6 +200,8 @@ impl KernelConfig {
             max_prefixes: default_max_prefixes(),
             max_sources: default_max_sources(),
             observe: false,
+            trace: false,
+            steer: true,
             shape: false,
             shape_by: None,
             drop_horizon_ms: default_drop_horizon_ms(),

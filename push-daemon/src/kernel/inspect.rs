@@ -13,6 +13,7 @@ use super::{
     netlink,
     pin::PinDir,
     shape::Backend,
+    steer::{self, SteerReport},
     sys,
     tables::{RuleCounts, SourceLimits, Tables, Transaction},
 };
@@ -50,6 +51,8 @@ pub struct Status {
     pub shaping: Option<Backend>,
     /// One connection in how many is sampled for round-trip times and loss; `None`: nothing is measured.
     pub measured_one_in: Option<u32>,
+    /// Which shard gets a connection; `None`: the kernel's hash decides.
+    pub steering: Option<SteerReport>,
 }
 
 /// Where the filter runs.
@@ -92,6 +95,7 @@ pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, Kernel
         transaction: tables.transaction()?,
         shaping: Backend::from_kernel(&tables.shaping()?),
         measured_one_in: if pins.measure_link().exists() { Some(tables.measuring()?.one_in) } else { None },
+        steering: steer::steering(pins.root())?,
     })
 }
 

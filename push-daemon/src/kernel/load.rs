@@ -7,8 +7,11 @@ use std::fs;
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::MapInfo,
     programs::{Program, ProgramError, ProgramInfo, SchedClassifier, SockOps, Xdp},
 };
+
+use aya_log::{EbpfLogger, LEVEL, Level};
 
 use super::{
     config::KernelConfig,
@@ -34,6 +37,8 @@ pub(super) fn load(config: &KernelConfig, pins: &PinDir) -> Result<Loaded, Kerne
     for name in [SOURCES_V4, SOURCES_V6, OPEN_V4, OPEN_V6] {
         loader.map_max_entries(name, config.max_sources);
     }
+    let level = if config.trace { Level::Debug as u8 } else { SILENT };
+    loader.override_global(LEVEL, &level, true);
     outers::make(pins)?;
     let object = loader.load(&bytes).map_err(|error| KernelError::load(&path, error))?;
     let mut loaded = Loaded { object, path };
@@ -41,7 +46,16 @@ pub(super) fn load(config: &KernelConfig, pins: &PinDir) -> Result<Loaded, Kerne
     Ok(loaded)
 }
 
+/// Below the first level.
+const SILENT: u8 = 0;
+
 impl Loaded {
+    /// Where the log of the programs comes out, once they were loaded to log.
+    pub(super) fn logger(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, KernelError> {
+        EbpfLogger::init(&mut self.object)
+            .map_err(|error| KernelError::system("read the log of the programs", std::io::Error::other(error)))
+    }
+
     /// The filter.
     pub(super) fn program(&mut self) -> Result<&mut Xdp, KernelError> {
         self.of_type(abi::maps::FILTER)
@@ -91,13 +105,19 @@ impl Loaded {
         })
     }
 
-    /// Whether `running` has the same instructions as the loaded program `name` and works on the same maps, so that swapping would
-    /// change nothing.
-    pub(super) fn is_same_as(&mut self, name: &str, running: &ProgramInfo) -> Result<bool, KernelError> {
+    /// Whether `running` has the same instructions as the loaded program `name` and works on the same pinned maps, so that swapping
+    /// would change nothing. The maps that hold its constants are its own.
+    pub(super) fn is_same_as(&mut self, name: &str, running: &ProgramInfo, pins: &PinDir) -> Result<bool, KernelError> {
         let failed = |error| KernelError::program("compare the loaded program with the running one", error);
         let ours = self.any(name)?.info().map_err(failed)?;
+        let pinned = abi::maps::ALL.iter().map(|name| {
+            let info = MapInfo::from_pin(pins.file(name));
+            info.map(|info| info.id()).map_err(|error| KernelError::map("compare the tables with those in use", error))
+        });
+        let pinned: Vec<u32> = pinned.collect::<Result<_, _>>()?;
         let maps = |info: &ProgramInfo| {
             let mut ids = info.map_ids().map_err(failed)?.unwrap_or_default();
+            ids.retain(|id| pinned.contains(id));
             ids.sort_unstable();
             Ok::<_, KernelError>(ids)
         };

@@ -96,7 +96,7 @@ fn running(pin: &Path) -> Result<Option<CgroupLink>, KernelError> {
 
 fn is_current(running: u32, loaded: &mut Loaded, pins: &PinDir) -> Result<bool, KernelError> {
     match ProgramInfo::from_pin(pins.file(abi::maps::MEASURE)) {
-        Ok(pinned) if pinned.id() == running => loaded.is_same_as(abi::maps::MEASURE, &pinned),
+        Ok(pinned) if pinned.id() == running => loaded.is_same_as(abi::maps::MEASURE, &pinned, pins),
         _ => Ok(false),
     }
 }

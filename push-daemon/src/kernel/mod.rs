@@ -8,10 +8,10 @@
 //! anything about connections.
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
-//! `attach` filter to interface · `shape` what leaves is held to rates · `measure` what connections see · `pin` the directory of
-//! pins · `migrate` from those of an earlier version · `tables` rules and counters as typed values · `file` the same as a text ·
-//! `inspect` what is in force · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what goes
-//! wrong, in words.
+//! `attach` filter to interface · `shape` what leaves is held to rates · `measure` what connections see · [`steer`] which shard gets a
+//! connection · `pin` the directory of pins · `migrate` from those of an earlier version · `tables` rules and counters as typed
+//! values · `file` the same as a text · `inspect` what is in force · `trace` the programs' own log · `netlink` which mode an
+//! interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
 
 mod attach;
 mod config;
@@ -25,8 +25,10 @@ mod netlink;
 mod pin;
 mod plane;
 mod shape;
+pub mod steer;
 mod sys;
 mod tables;
+mod trace;
 
 pub use config::{DEFAULT_OBJECT, DEFAULT_PIN_ROOT, Fragments, KernelConfig, Mode};
 pub use error::KernelError;

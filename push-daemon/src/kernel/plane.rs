@@ -19,6 +19,7 @@ use super::{
     shape::{self, Backend, Shape},
     sys::{self, LinkInfo},
     tables::{Count, Tables},
+    trace::Tracer,
 };
 
 /// What bringing the filter up came to.
@@ -44,6 +45,7 @@ pub struct KernelPlane {
     arrival: Arrival,
     notes: Vec<String>,
     shape: Option<Shape>,
+    _tracer: Option<Tracer>,
 }
 
 impl KernelPlane {
@@ -84,7 +86,11 @@ impl KernelPlane {
                 if had_tables { Arrival::TablesAdopted } else { Arrival::Fresh }
             }
             Some(link) => match place_of(link, &interface)? {
-                Place::Here(mode) if mode == config.mode => adopt(&mut loaded, link, &pins)?,
+                Place::Here(mode) if mode == config.mode => {
+                    // A program that logs is told by nothing else, and its log only comes out where it was loaded.
+                    let logs = config.trace || before.trace != 0;
+                    if logs { swap(&mut loaded, &pins)? } else { adopt(&mut loaded, link, &pins)? }
+                }
                 Place::Here(mode) => change_mode(&mut loaded, &interface, mode, config.mode, &pins)?,
                 Place::Elsewhere => move_to(&mut loaded, &interface, config.mode, &pins)?,
             },
@@ -99,6 +105,7 @@ impl KernelPlane {
             max_hosts: config.max_hosts,
             max_prefixes: config.max_prefixes,
             namespace_cookie,
+            trace: u32::from(config.trace),
             ..record_of(&interface, config.mode, before)
         })?;
         tables.set_protected_ports(&config.protected_ports)?;
@@ -113,11 +120,12 @@ impl KernelPlane {
             pin::remove_dir(old)?;
             notes.push(format!("the rules pinned in {} by an earlier version were taken over", old.display()));
         }
+        let tracer = if config.trace { Some(Tracer::start(loaded.logger()?)?) } else { None };
         drop(lock);
         if let Some(Err(reason)) = shape.as_ref().map(Shape::state) {
             notes.push(format!("what leaves {} is not shaped: {reason}", interface.name));
         }
-        Ok(Self { pins, tables, arrival, notes, shape })
+        Ok(Self { pins, tables, arrival, notes, shape, _tracer: tracer })
     }
 
     /// What holds back what leaves, or why nothing does; `None`: it was not asked for.
@@ -266,10 +274,14 @@ fn place_of(link: LinkInfo, interface: &Interface) -> Result<Place, KernelError>
 fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, KernelError> {
     // Without it we cannot tell that swapping would change nothing, and swapping does no harm.
     if let Some(running) = pinned_program(pins, link)
-        && loaded.is_same_as(abi::maps::FILTER, &running)?
+        && loaded.is_same_as(abi::maps::FILTER, &running, pins)?
     {
         return Ok(Arrival::Adopted);
     }
+    swap(loaded, pins)
+}
+
+fn swap(loaded: &mut Loaded, pins: &PinDir) -> Result<Arrival, KernelError> {
     loaded.pin_program(abi::maps::FILTER, pins)?;
     attach::replace_program(loaded.program()?, &pins.link())?;
     Ok(Arrival::ProgramSwapped)

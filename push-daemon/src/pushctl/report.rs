@@ -42,10 +42,18 @@ pub(super) fn status_text(status: &Status) -> String {
         (None, true) => "the last can be undone (`pushctl rollback`)".into(),
         (None, false) => "none under way".into(),
     };
+    let steering = match &status.steering {
+        Some(report) if report.in_force => {
+            let open = report.shards.iter().filter(|shard| shard.state == "open").count();
+            format!("to {open} open shards of {}", report.shards.len())
+        }
+        Some(_) => "no shard listens".into(),
+        None => "none: the kernel's hash picks the shard".into(),
+    };
     format!(
         "filter      {state}\nattached    {attached}\nports       {}\naddresses   {addresses}\nfragments   {fragments}\n\
          management  {}\nlimits      {}\nISPs        {}\nrules       IPv4: {} hosts, {} prefixes; \
-         IPv6: {} hosts, {} prefixes\nchange      {change}\npins        {} (layout {})\n",
+         IPv6: {} hosts, {} prefixes\nsteering    {steering}\nchange      {change}\npins        {} (layout {})\n",
         text::list(&status.protected_ports),
         text::list(&status.management),
         text::limits(&status.limits),

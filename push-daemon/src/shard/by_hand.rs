@@ -82,6 +82,7 @@ impl ByHand {
             merge: super::MergeWindows::default(),
             bilibili_room_type: bilibili.room_type.into(),
             limits,
+            seat: None,
         };
         let counters = Arc::new(Counters::new());
         let (desk, news) = NewsDesk::open(256).unwrap();

@@ -79,7 +79,7 @@ impl Shard {
                 }
             }
             Order::Resync => self.begin_resync(),
-            Order::Drain { over_ms } => self.begin_drain(over_ms),
+            Order::Drain { over_ms, last_call_ms } => self.begin_drain(over_ms, last_call_ms),
             Order::Stop => return false,
         }
         true

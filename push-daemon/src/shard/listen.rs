@@ -2,12 +2,14 @@
 //!
 //! Every shard listens on every address itself (SO_REUSEPORT), so the kernel spreads connections and no shard
 //! hands a descriptor to another, which would mean nothing there. A shard that is full closes its listeners:
-//! the kernel then gives new connections to the others.
+//! the kernel then gives new connections to the others. Where connections are steered (`kernel::steer`), what waited in a
+//! closed listener's queue goes to the others too; else the kernel resets it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
+use abi::steer::ShardState;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
@@ -16,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::conn::Manner;
 use super::reason::CloseReason;
-use super::{LISTENER_TOKEN_BASE, Shard, token_of};
+use super::{BELL_TOKEN, LISTENER_TOKEN_BASE, Shard, token_of};
 use crate::sys::defer_accept;
 
 /// Of the capacity, in percent: below this a shard that was full listens again.
@@ -58,15 +60,74 @@ impl Shard {
     pub(crate) fn listen(&mut self) -> io::Result<()> {
         let addresses = self.tcp.iter().map(|address| (*address, false));
         let addresses: Vec<_> = addresses.chain(self.websocket.iter().map(|address| (*address, true))).collect();
-        for (address, websocket) in addresses {
+        for (number, (address, websocket)) in addresses.into_iter().enumerate() {
             let socket = bind(address, self.limits.unsent_bytes.get_u32())
                 .and_then(|socket| socket.listen(self.backlog).map(|()| TcpListener::from(socket)))
                 .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+            if let Some(seat) = &self.seat
+                && let Err(error) = seat.enlist(number, address, &socket)
+            {
+                tracing::warn!(shard = self.id, %address, %error, "connections to this listener are not steered");
+            }
             let token = Token(LISTENER_TOKEN_BASE + self.listeners.len());
             self.waits.door().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
             self.listeners.push(Listener { socket, websocket, ready: true });
         }
+        if let Some(seat) = &self.seat {
+            seat.set_state(ShardState::Open);
+        }
         Ok(())
+    }
+
+    /// Has the shard look when another has closed its listeners.
+    pub(crate) fn hang_the_bell(&mut self) -> io::Result<()> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        self.waits.door().register(&mut SourceFd(&seat.bell()), BELL_TOKEN, Interest::READABLE)
+    }
+
+    /// There may be connections that the kernel has moved here from a listener that closed.
+    pub(crate) fn look_at_all_listeners(&mut self) {
+        for listener in &mut self.listeners {
+            listener.ready = true;
+        }
+    }
+
+    /// Has no more connections come in, and closes the listeners. Where connections are steered, the kernel moves what still waits
+    /// to others that are open, and those are told to look.
+    pub(crate) fn close_doors(&mut self, state: ShardState) {
+        if let Some(seat) = &self.seat {
+            // First, so that nothing is moved here and back.
+            seat.set_state(state);
+        }
+        if self.listeners.is_empty() {
+            return;
+        }
+        self.listeners.clear();
+        if let Some(seat) = &self.seat
+            && let Err(error) = seat.ring()
+        {
+            tracing::warn!(shard = self.id, %error, "cannot tell the others to take what waited here");
+        }
+    }
+
+    /// Has the kernel send no more connections, and takes those that are on their way until `last_call_ms` have passed.
+    pub(crate) fn call_last(&mut self, last_call_ms: u32) {
+        if last_call_ms == 0 || self.seat.is_none() || self.listeners.is_empty() {
+            return self.close_doors(ShardState::Draining);
+        }
+        if let Some(seat) = &self.seat {
+            seat.set_state(ShardState::Draining);
+        }
+        self.last_call = Some(self.now.after(last_call_ms));
+    }
+
+    /// Closes the listeners when the last call is over. True once, then.
+    pub(crate) fn last_call_is_over(&mut self) -> bool {
+        let over = self.last_call.take_if(|end| end.is_due(self.now)).is_some();
+        if over {
+            self.close_doors(ShardState::Draining);
+        }
+        over
     }
 
     /// Notes that a listener has connections.
@@ -152,7 +213,8 @@ impl Shard {
     fn stop_listening(&mut self) {
         self.counters.full_total.add(1);
         tracing::warn!(shard = self.id, connections = self.connections.live(), "full: takes no more connections");
-        self.listeners.clear();
+        let drains = self.draining.is_some();
+        self.close_doors(if drains { ShardState::Draining } else { ShardState::Full });
     }
 
     fn listen_again(&mut self) {
@@ -163,7 +225,7 @@ impl Shard {
         }
         if let Err(error) = self.listen() {
             tracing::error!(shard = self.id, %error, "cannot listen again; will try again");
-            self.listeners.clear();
+            self.close_doors(ShardState::Full);
             self.accept_again = Some(self.now.after(ACCEPT_RETRY_MS));
         }
     }

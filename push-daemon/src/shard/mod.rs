@@ -59,6 +59,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use abi::steer::ShardState;
 use mio::Token;
 use wire::key::Place;
 
@@ -86,9 +87,13 @@ use wait::{Came, Waits};
 use crate::block::BlockPool;
 use crate::config::Limits;
 use crate::format::{Format, Formats};
+use crate::kernel::steer::Seat;
 
 /// The waker's token. Connections have their slot and generation.
 const WAKER_TOKEN: Token = Token(usize::MAX);
+
+/// Rings when a shard has stopped listening.
+const BELL_TOKEN: Token = Token(usize::MAX - 1);
 
 /// Listeners are numbered from here; no slot is as high as its lower half.
 const LISTENER_TOKEN_BASE: usize = usize::MAX - 1024;
@@ -157,6 +162,8 @@ pub struct Shard {
     sweep_next: u32,
     resync_next: Option<u32>,
     draining: Option<Drain>,
+    /// While it drains and still takes what was on its way: until when.
+    last_call: Option<Tick>,
     /// After a failed accept: not before.
     accept_again: Option<Tick>,
     tcp: Vec<SocketAddr>,
@@ -173,6 +180,8 @@ pub struct Shard {
     backlog_bytes: usize,
     bilibili_room_type: Box<str>,
     limits: Limits,
+    /// Where connections are steered to, if they are.
+    seat: Option<Seat>,
 }
 
 /// A goodbye to all, spread over time.
@@ -183,6 +192,13 @@ struct Drain {
     total: u32,
     told: u32,
     next: u32,
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        // However it ends: what waits in its queues goes to the others while its clients are closed.
+        self.close_doors(ShardState::Gone);
+    }
 }
 
 /// Slot and generation in one word, so that an event of an earlier connection is not taken for one of the present.
@@ -245,9 +261,11 @@ impl Shard {
     }
 
     fn at_the_door(&mut self, event: &mio::event::Event) {
-        let Token(token) = event.token();
-        if event.token() != WAKER_TOKEN && token >= LISTENER_TOKEN_BASE {
-            self.listener_is_ready(token - LISTENER_TOKEN_BASE);
+        match event.token() {
+            WAKER_TOKEN => {}
+            BELL_TOKEN => self.look_at_all_listeners(),
+            Token(token) if token >= LISTENER_TOKEN_BASE => self.listener_is_ready(token - LISTENER_TOKEN_BASE),
+            Token(_) => {}
         }
     }
 
@@ -299,8 +317,8 @@ impl Shard {
         }
     }
 
-    fn begin_drain(&mut self, over_ms: u32) {
-        self.listeners.clear();
+    fn begin_drain(&mut self, over_ms: u32, last_call_ms: u32) {
+        self.call_last(last_call_ms);
         let total = self.connections.live();
         self.draining = Some(Drain { began: self.now, over_ms, total, told: 0, next: 0 });
     }
@@ -308,6 +326,10 @@ impl Shard {
     /// Says goodbye to as many as the time that has passed asks for.
     fn drain(&mut self) {
         let Some(mut drain) = self.draining.take() else { return };
+        if self.last_call_is_over() {
+            // Some came in behind where it is.
+            (drain.total, drain.next) = (drain.told + self.connections.live(), 0);
+        }
         let elapsed = self.now.since(drain.began);
         let share = match drain.over_ms {
             0 => u64::from(drain.total),
@@ -368,6 +390,9 @@ impl Shard {
         counters.owed_bytes.set(self.owed_bytes as u64);
         counters.held_sockets.set(u64::from(self.outlet.held()));
         counters.debtors.set(self.debts.in_use() as u64);
+        if let Some(seat) = &self.seat {
+            seat.set_load(self.connections.live());
+        }
         counters.zlib_clients.set(u64::from(self.joined_by_format[Format::Zlib as usize]));
         counters.brotli_clients.set(u64::from(self.joined_by_format[Format::Brotli as usize]));
         counters.turns_total.add(1);

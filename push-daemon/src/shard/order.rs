@@ -39,6 +39,9 @@ pub enum Order {
     Drain {
         /// Milliseconds until the last one has been told.
         over_ms: u32,
+        /// Milliseconds for which those that are on their way still come in, where connections are steered; the kernel lets no
+        /// others come. 0: what waits goes to whoever else listens.
+        last_call_ms: u32,
     },
     /// End the loop.
     Stop,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -35,6 +35,7 @@ use super::{Shard, WAKER_TOKEN, longest_sleep_ms};
 use crate::block::BlockPool;
 use crate::config::{Limits, SendPath};
 use crate::format::Format;
+use crate::kernel::steer::Seat;
 use crate::sys;
 
 /// What a shard has to know of itself.
@@ -78,6 +79,8 @@ pub struct ShardSettings {
     pub bilibili_room_type: Box<str>,
     /// Bounds on what clients may do.
     pub limits: Limits,
+    /// Its place among those that connections are steered to, if they are.
+    pub seat: Option<Seat>,
 }
 
 /// A shard that runs.
@@ -151,7 +154,9 @@ pub(super) fn open(
     presence: &Presence,
     counters: Arc<Counters>,
 ) -> io::Result<(Shard, Start)> {
-    sys::own_descriptor_table(&[door.as_raw_fd()]).map_err(|error| {
+    let seat = settings.seat.as_ref();
+    let keep: Vec<RawFd> = seat.iter().flat_map(|seat| seat.descriptors()).chain([door.as_raw_fd()]).collect();
+    sys::own_descriptor_table(&keep).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot give the shard a descriptor table of its own: {error}"))
     })?;
     if let Some(cpu) = settings.cpu {
@@ -212,6 +217,7 @@ pub(super) fn open(
         sweep_next: 0,
         resync_next: None,
         draining: None,
+        last_call: None,
         accept_again: None,
         tcp: tcp.iter().map(|(address, _)| *address).collect(),
         websocket: websocket.iter().map(|(address, _)| *address).collect(),
@@ -225,7 +231,9 @@ pub(super) fn open(
         backlog_bytes: settings.backlog_bytes,
         bilibili_room_type: settings.bilibili_room_type,
         limits: settings.limits,
+        seat: settings.seat,
     };
+    shard.hang_the_bell()?;
     shard.counters.io_uring.set(u64::from(shard.outlet.is_ring()));
     shard.listen()?;
     let start = (shard.tcp.clone(), shard.websocket.clone());

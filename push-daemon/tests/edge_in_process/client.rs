@@ -25,10 +25,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connected, and on WebSocket upgraded.
     pub(crate) fn connect(port: u16, websocket: bool) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        let mut client = Self { stream, websocket, unread: BytesMut::new() };
+        let mut client = Self { websocket, ..Self::over(TcpStream::connect(("127.0.0.1", port)).unwrap()) };
         if websocket {
             let mut request = Vec::new();
             put_request("127.0.0.1", "/sub", WEBSOCKET_KEY, "", &mut request);
@@ -42,6 +39,13 @@ impl Client {
             client.unread.advance(answer);
         }
         client
+    }
+
+    /// Over a plain TCP connection that stands.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Self { stream, websocket: false, unread: BytesMut::new() }
     }
 
     /// Sends an auth packet; its answer is the first packet that comes.

@@ -33,6 +33,15 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// The settings of an edge on these ports whose trunk ends at `tier`, with others behind them.
+pub(crate) fn settings([tcp, websocket]: [u16; 2], tier: &Tier, toml: &str) -> String {
+    format!(
+        "listen.tcp = [\"127.0.0.1:{tcp}\"]\nlisten.websocket = [\"127.0.0.1:{websocket}\"]\n\
+         admin.listen = \"127.0.0.1:0\"\ntrunk.lines = [{{ name = \"A\", address = \"{}\" }}]\n{toml}",
+        tier.address()
+    )
+}
+
 /// An edge on ports of the kernel's choice, whose trunk ends in the test.
 pub(crate) struct Edge {
     pub(crate) runtime: Runtime,
@@ -43,12 +52,13 @@ pub(crate) struct Edge {
 impl Edge {
     /// With these settings behind the addresses.
     pub(crate) fn start(toml: &str) -> Self {
+        Self::start_on([0, 0], toml)
+    }
+
+    /// The same on these ports, of plain TCP and of WebSocket.
+    pub(crate) fn start_on(ports: [u16; 2], toml: &str) -> Self {
         let tier = Tier::start();
-        let text = format!(
-            "listen.tcp = [\"127.0.0.1:0\"]\nlisten.websocket = [\"127.0.0.1:0\"]\nadmin.listen = \"127.0.0.1:0\"\n\
-             trunk.lines = [{{ name = \"A\", address = \"{}\" }}]\n{toml}",
-            tier.address()
-        );
+        let text = settings(ports, &tier, toml);
         let config = Config::parse(&Source::new("test.toml", &text)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let appliance = runtime.block_on(Appliance::start(&config)).unwrap();
@@ -64,7 +74,12 @@ impl Edge {
         client
     }
 
-    /// Ends every part.
+    /// Says goodbye to all in the time that the settings give it, and ends every part.
+    pub(crate) fn drain(self) {
+        self.runtime.block_on(self.appliance.stop(std::future::pending()));
+    }
+
+    /// Ends every part at once.
     pub(crate) fn stop(self) {
         self.runtime.block_on(self.appliance.stop(async {}));
     }

@@ -86,7 +86,7 @@ impl Machine {
             .arg(kernel.boots())
             .arg("-initrd")
             .arg(image)
-            .args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=1"])
+            .args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=1 mitigations=off"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let child = qemu.spawn().map_err(|error| format!("cannot run {QEMU} (package qemu-system-x86): {error}"))?;

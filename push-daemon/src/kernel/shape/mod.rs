@@ -205,7 +205,7 @@ impl Shape {
 fn is_current(running: Option<u32>, loaded: &mut Loaded, pins: &PinDir) -> Result<bool, KernelError> {
     let Some(running) = running else { return Ok(false) };
     match ProgramInfo::from_pin(pins.file(abi::maps::SHAPE)) {
-        Ok(pinned) if pinned.id() == running => loaded.is_same_as(abi::maps::SHAPE, &pinned),
+        Ok(pinned) if pinned.id() == running => loaded.is_same_as(abi::maps::SHAPE, &pinned, pins),
         _ => Ok(false),
     }
 }

@@ -161,6 +161,7 @@ impl Tables {
                 }
             }
         }
+        self.generations.note_isps(generation)?;
         shape::follow(self)?;
         Ok(number)
     }
@@ -182,6 +183,7 @@ impl Tables {
         set.v4.remove_isps(&v4)?;
         set.v6.remove_isps(&v6)?;
         self.generations.set_isp(generation, number, Isp::default())?;
+        self.generations.note_isps(generation)?;
         shape::follow(self)?;
         Ok(v4.len() + v6.len())
     }

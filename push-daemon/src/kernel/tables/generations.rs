@@ -143,8 +143,9 @@ pub(super) struct Generations {
     outers: Outers,
 }
 
-const NOTHING: u64 = 0;
+/// Bit of a set's record: the set is whole. The bits above count the changes of its ISPs.
 const WHOLE: u64 = 1;
+const ONE_CHANGE: u64 = 2;
 
 impl Generations {
     pub(super) fn open(pins: &PinDir) -> Result<Self, KernelError> {
@@ -220,14 +221,14 @@ impl Generations {
     ) -> Result<(), KernelError> {
         // What can fail for want of room fails before anything is overwritten.
         let set = RuleSet::build(generation, bounds, contents)?;
-        self.set_record(generation, NOTHING)?;
+        self.note(generation, false)?;
         set.v4.publish(pins, &self.outers)?;
         set.v6.publish(pins, &self.outers)?;
         for (number, isp) in (0..MAX_ISPS).zip(&contents.isps) {
             self.set_isp(generation, number, *isp)?;
         }
         self.set_limits(generation, contents.limits)?;
-        self.set_record(generation, WHOLE)
+        self.note(generation, true)
     }
 
     /// Whether `generation` holds a whole set that can be put in force.
@@ -239,12 +240,12 @@ impl Generations {
 
     /// Notes that the set in force can be gone back to.
     pub(super) fn note_whole(&mut self) -> Result<(), KernelError> {
-        self.set_record(self.in_force()?.generation, WHOLE)
+        self.note(self.in_force()?.generation, true)
     }
 
     /// Lets go of what `generation` holds. The kernel frees it behind our back, and no packet waits for that.
     pub(super) fn forget(&mut self, pins: &PinDir, generation: u32, bounds: Bounds) -> Result<(), KernelError> {
-        self.set_record(generation, NOTHING)?;
+        self.note(generation, false)?;
         let nothing = RuleSet::build(generation, bounds, &Contents::default())?;
         nothing.v4.publish(pins, &self.outers)?;
         nothing.v6.publish(pins, &self.outers)
@@ -265,7 +266,23 @@ impl Generations {
         self.word.set(0, word, 0).map_err(|error| KernelError::map("put a rule set in force", error))
     }
 
-    fn set_record(&mut self, generation: u32, record: u64) -> Result<(), KernelError> {
+    /// Another number for every state of the ISPs in force: one is like another only if nothing changed in between.
+    pub(super) fn isp_revision(&self) -> Result<u64, KernelError> {
+        let generation = self.in_force()?.generation;
+        Ok(self.record(generation)? / ONE_CHANGE * u64::from(GENERATIONS) + u64::from(generation))
+    }
+
+    /// Notes that the ISPs of `generation` changed.
+    pub(super) fn note_isps(&mut self, generation: u32) -> Result<(), KernelError> {
+        self.note(generation, self.is_whole(generation)?)
+    }
+
+    fn record(&self, generation: u32) -> Result<u64, KernelError> {
+        self.sets.get(&generation, 0).map_err(|error| KernelError::map("read what a rule set is", error))
+    }
+
+    fn note(&mut self, generation: u32, is_whole: bool) -> Result<(), KernelError> {
+        let record = (self.record(generation)? & !WHOLE).wrapping_add(ONE_CHANGE) | u64::from(is_whole);
         self.sets.set(generation, record, 0).map_err(|error| KernelError::map("note what a rule set is", error))
     }
 }

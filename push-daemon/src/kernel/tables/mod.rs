@@ -197,6 +197,11 @@ impl Tables {
         Ok((0..).zip(&isps).filter_map(|(number, isp)| IspEntry::from_kernel(number, isp, prefixes(number))).collect())
     }
 
+    /// A number that changes whenever the ISPs in force do, be it by another process or by a trial's end: cheap to ask for.
+    pub fn isp_revision(&self) -> Result<u64, KernelError> {
+        self.generations.isp_revision()
+    }
+
     /// Every prefix of an ISP with his number, sorted.
     pub fn isp_prefixes(&self) -> Result<Vec<(IpNet, u32)>, KernelError> {
         let mut prefixes = self.set()?.isp_prefixes()?;

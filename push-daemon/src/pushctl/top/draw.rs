@@ -15,11 +15,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(body);
     let [reasons_area, isps_area] = Layout::vertical([Constraint::Percentage(55), Constraint::Min(0)]).areas(left);
+    // As many rows as there are shards, up to half of the screen: a host may have fifty.
+    let shard_rows =
+        if view.shards.is_empty() { 0 } else { view.shards.len().min(usize::from(body.height) / 2) as u16 + 3 };
+    let [busiest_area, shards_area] =
+        Layout::vertical([Constraint::Min(0), Constraint::Length(shard_rows)]).areas(right);
     let state = if view.is_off { Style::new().fg(Color::Red).add_modifier(Modifier::BOLD) } else { Style::new() };
     frame.render_widget(Line::styled(format!("{} · {}", view.title, view.state), state), head);
     reasons(frame, reasons_area, view);
     isps(frame, isps_area, view);
-    busiest(frame, right, view);
+    busiest(frame, busiest_area, view);
+    shards(frame, shards_area, view);
     frame.render_widget(Paragraph::new("q quits"), foot);
 }
 
@@ -48,6 +54,14 @@ fn busiest(frame: &mut Frame<'_>, area: Rect, view: &View) {
     table(frame, area, "Busiest sources and rules, per second", ["WHO", "PACKETS", "DROPPED", "WHY"], rows.collect());
 }
 
+fn shards(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let rows = view.shards.iter().map(|row| {
+        let style = if row.state == "open" { Style::new() } else { Style::new().fg(Color::Yellow) };
+        Row::new([row.shard.clone(), row.cpu.clone(), row.connections.to_string(), row.state.to_owned()]).style(style)
+    });
+    table(frame, area, "Shards", ["SHARD", "CPU", "CONNS", "STATE"], rows.collect());
+}
+
 fn table(frame: &mut Frame<'_>, area: Rect, title: &str, heading: [&str; 4], rows: Vec<Row<'_>>) {
     let widths = [Constraint::Min(18), Constraint::Length(9), Constraint::Length(9), Constraint::Min(9)];
     let heading = Row::new(heading.map(str::to_owned)).style(Style::new().add_modifier(Modifier::BOLD));
@@ -74,7 +88,7 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::{
-        super::view::{BusyRow, IspRow, ReasonRow},
+        super::view::{BusyRow, IspRow, ReasonRow, ShardRow},
         *,
     };
 
@@ -98,6 +112,7 @@ mod tests {
                 dropped_per_s: 12_300.0,
                 why: "deny scanners".into(),
             }],
+            shards: vec![ShardRow { shard: "17".into(), cpu: "1".into(), state: "draining", connections: 19_000 }],
         };
         let mut terminal = Terminal::new(TestBackend::new(120, 24)).unwrap();
         terminal.draw(|frame| draw(frame, &view)).unwrap();

@@ -67,6 +67,15 @@ pub(super) struct BusyRow {
     pub(super) why: String,
 }
 
+/// A line of the list of shards.
+#[derive(Debug, PartialEq)]
+pub(super) struct ShardRow {
+    pub(super) shard: String,
+    pub(super) cpu: String,
+    pub(super) state: &'static str,
+    pub(super) connections: u32,
+}
+
 /// What is shown.
 pub(super) struct View {
     pub(super) title: String,
@@ -75,6 +84,8 @@ pub(super) struct View {
     pub(super) reasons: Vec<ReasonRow>,
     pub(super) isps: Vec<IspRow>,
     pub(super) busiest: Vec<BusyRow>,
+    /// Empty without a daemon that steers.
+    pub(super) shards: Vec<ShardRow>,
 }
 
 impl View {
@@ -99,6 +110,7 @@ impl View {
             reasons: reasons(before, now, seconds),
             isps: isps(before, now, seconds),
             busiest: busiest(before, now, seconds),
+            shards: shards(status),
         }
     }
 }
@@ -135,6 +147,17 @@ fn isps(before: &Sample, now: &Sample, seconds: f64) -> Vec<IspRow> {
     rows.sort_by(|one, other| other.bits_per_s.total_cmp(&one.bits_per_s));
     rows.truncate(MOST_ROWS);
     rows
+}
+
+fn shards(status: &Status) -> Vec<ShardRow> {
+    let shards = status.steering.iter().flat_map(|steering| &steering.shards);
+    let rows = shards.map(|shard| ShardRow {
+        shard: shard.shard.to_string(),
+        cpu: shard.cpu.map_or("any".into(), |cpu| cpu.to_string()),
+        state: shard.state,
+        connections: shard.connections,
+    });
+    rows.collect()
 }
 
 fn busiest(before: &Sample, now: &Sample, seconds: f64) -> Vec<BusyRow> {
