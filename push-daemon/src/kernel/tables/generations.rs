@@ -233,9 +233,7 @@ impl Generations {
 
     /// Whether `generation` holds a whole set that can be put in force.
     pub(super) fn is_whole(&self, generation: u32) -> Result<bool, KernelError> {
-        let record =
-            self.sets.get(&generation, 0).map_err(|error| KernelError::map("read what a rule set is", error))?;
-        Ok(record == WHOLE)
+        Ok(self.record(generation)? & WHOLE != 0)
     }
 
     /// Notes that the set in force can be gone back to.

@@ -142,10 +142,10 @@ impl Tables {
             return Err(KernelError::NothingToRollBack);
         }
         self.generations.put_in_force(previous, None)?;
-        shape::follow(self)?;
         let bounds = self.wanted_bounds()?;
         self.generations.forget(&self.pins, now.generation, bounds)?;
-        self.sweep_comments()
+        self.sweep_comments()?;
+        shape::follow(self)
     }
 
     /// Where things stand.
@@ -178,10 +178,10 @@ impl Tables {
         let (next, bounds) = (other(now.generation), self.wanted_bounds()?);
         self.generations.build(&self.pins, next, bounds, &after)?;
         self.generations.put_in_force(next, trial)?;
-        shape::follow(self)?;
         if (before.limits.v4_bits, before.limits.v6_bits) != (after.limits.v4_bits, after.limits.v6_bits) {
             self.forget_sources()?;
         }
+        shape::follow(self)?;
         Ok(Applied { diff, confirm_within_s: trial.map(|trial| trial.as_secs()) })
     }
 
