@@ -7,7 +7,7 @@ mod packets;
 mod shaped;
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -119,7 +119,7 @@ fn another_rate_lets_no_packet_overtake_one_that_waits() {
     let Some(mut egress) = egress(DEPARTURES, |config| config.drop_horizon_ms = 2_000) else { return };
     let program = program(&egress.plane);
     let frame = tcp(TO_SLOW).payload(900 - HEADERS).build();
-    let last = (0..3).map(|_| leave(&program, &frame, None)).last().unwrap();
+    let last = (0..3).map(|_| leave(&program, &frame, None)).next_back().unwrap();
     assert_ne!(last.departure_ns, 0);
     for (bytes_per_s, burst_bytes) in [(1_000_000, 1_500), (1_000_000, 1_000_000)] {
         let spec = isp("slow", "203.0.113.0/24", bytes_per_s, burst_bytes);
@@ -175,7 +175,7 @@ struct Shaped {
     _bpffs: Bpffs,
 }
 
-fn shaped_pair(object: &PathBuf, mode: Mode, by: Option<Backend>) -> Option<Shaped> {
+fn shaped_pair(object: &Path, mode: Mode, by: Option<Backend>) -> Option<Shaped> {
     let (bpffs, pair) = (Bpffs::mount(), Pair::new());
     let mut config = config(object, &bpffs, SERVER_INTERFACE, mode);
     (config.shape, config.shape_by) = (true, by);
