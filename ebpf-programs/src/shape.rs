@@ -60,13 +60,12 @@ fn judge(ctx: &TcContext) -> Option<i32> {
     let generation = generation();
     let isp = isp_of(generation, &packet.destination);
     let skb = ctx.skb.skb;
-    // SAFETY: the context lives as long as the program runs; the kernel sets this field before egress programs run.
-    let bytes = u64::from(unsafe { (*skb).wire_len });
+    let bytes = wire_bytes(skb);
     let rate = &ISPS.get(isps::place(generation, isp))?.egress;
     let fate = if rate.bytes_per_s == 0 {
         Fate::Now
     } else if shaping.backend == CLASSES {
-        // SAFETY: as above.
+        // SAFETY: the context lives as long as the program runs.
         unsafe { (*skb).priority = class_of(isp) };
         Fate::Now
     } else {
@@ -102,7 +101,7 @@ fn depart(skb: *mut __sk_buff, shaper: *mut Shaper, rate: &isps::Rate, bytes: u6
         return Fate::Now;
     }
     // What TCP itself wants to send later than that goes later still. It does not push the others back: they go meanwhile.
-    // SAFETY: as in `judge`.
+    // SAFETY: as in `wire_bytes`.
     unsafe {
         if (*skb).tstamp < now_ns + delay_ns {
             (*skb).tstamp = now_ns + delay_ns;
@@ -112,10 +111,18 @@ fn depart(skb: *mut __sk_buff, shaper: *mut Shaper, rate: &isps::Rate, bytes: u6
     }
 }
 
+/// Bytes of the packet on the wire: the kernel counts them before egress programs run. 0 in a test run that does not say.
+#[inline(always)]
+fn wire_bytes(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: the context lives as long as the program runs.
+    let (wire_bytes, bytes) = unsafe { ((*skb).wire_len, (*skb).len) };
+    if wire_bytes == 0 { bytes.into() } else { wire_bytes.into() }
+}
+
 /// Packets that this one is on the wire.
 #[inline(always)]
 fn segments(skb: *mut __sk_buff) -> u64 {
-    // SAFETY: as in `judge`.
+    // SAFETY: as in `wire_bytes`.
     let segments = unsafe { (*skb).gso_segs };
     if segments == 0 { 1 } else { u64::from(segments) }
 }
