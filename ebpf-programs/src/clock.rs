@@ -1,7 +1,7 @@
 //! The clock that expiry, rates and trials are measured by, and the generation that it chooses.
 
 use abi::generation::{in_force, named, trial_ends_ms};
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns};
 
 use crate::maps::{EDITION, GENERATION};
 
@@ -10,6 +10,13 @@ use crate::maps::{EDITION, GENERATION};
 pub fn boot_ns() -> u64 {
     // SAFETY: the helper takes nothing and reads a clock.
     unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of departure times.
+#[inline(always)]
+pub fn monotonic_ns() -> u64 {
+    // SAFETY: the helper takes nothing and reads a clock.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// The clock, read at most once per packet and only when something asks: reading it costs as much as a look-up.

@@ -5,14 +5,16 @@
 
 use abi::{
     rules::{DENY, v4_in_trie},
-    settings::{DROP_FRAGMENTS, OBSERVE, ONLY_LISTED_ADDRESSES, PASS_EVERYTHING, Settings},
+    settings::{DROP_FRAGMENTS, OBSERVE, PASS_EVERYTHING, Settings},
     verdict::{REASONS, Reason, Verdict},
 };
 use aya_ebpf::{EbpfContext as _, btf_maps::lpm_trie::Key, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 
 use crate::{
-    clock, events, isps, limits,
-    maps::{ADDRESSES, COUNTS, MANAGEMENT_V4, MANAGEMENT_V6, PACKET, PROTECTED, SETTINGS},
+    clock, events,
+    guarded::{is_guarded, is_protected},
+    isps, limits,
+    maps::{COUNTS, MANAGEMENT_V4, MANAGEMENT_V6, PACKET, SETTINGS},
     packet::{Address, Carries, Frame, Packet, parse},
     rules::{self, V4_BITS, V6_BITS},
     trace,
@@ -69,7 +71,7 @@ fn decide(packet: &mut Packet, settings: &Settings, bytes: u64) -> Reason {
         Carries::Tcp if transport.first_fragment && fragments_drop => fault = Some(Reason::Fragment),
         Carries::Tcp | Carries::Unknown => {}
     }
-    if settings.addresses == ONLY_LISTED_ADDRESSES && !is_listed(&packet.destination) {
+    if !is_guarded(settings, &packet.destination) {
         return Reason::NotProtected;
     }
     if is_management(&packet.source) {
@@ -126,18 +128,6 @@ fn judge_source(packet: &mut Packet, fault: Option<Reason>, bytes: u64) -> Reaso
         return reason;
     }
     if rule.is_some() { Reason::Allowed } else { Reason::NoRule }
-}
-
-#[inline(always)]
-fn is_protected(port: u16) -> bool {
-    let (word, bit) = abi::maps::port_bit(port);
-    matches!(PROTECTED.get(word), Some(ports) if ports & bit != 0)
-}
-
-#[inline(always)]
-fn is_listed(address: &Address) -> bool {
-    // SAFETY: only its presence is asked for.
-    unsafe { ADDRESSES.get(address.mapped()) }.is_some()
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@
 
 use abi::{
     limits::{self, Limits, REMEMBER_V4, REMEMBER_V6, SourceState},
+    rules::{V4, V6},
     verdict::Reason,
 };
 use aya_ebpf::bindings::BPF_ANY;
@@ -139,4 +140,16 @@ fn over_rate(limits: &Limits, state: *mut SourceState, is_connect: bool, now_ns:
 #[inline(always)]
 fn over_open(limits: &Limits, open: Option<&u64>) -> Option<Reason> {
     if *open? >= u64::from(limits.most_open) { Some(Reason::OpenConnections) } else { None }
+}
+
+/// The source that an IPv4 address belongs to.
+#[inline(always)]
+pub fn masked_v4(address: &V4, mask: &V4) -> V4 {
+    (u32::from_ne_bytes(*address) & u32::from_ne_bytes(*mask)).to_ne_bytes()
+}
+
+/// The source that an IPv6 address belongs to.
+#[inline(always)]
+pub fn masked_v6(address: &V6, mask: &V6) -> V6 {
+    (u128::from_ne_bytes(*address) & u128::from_ne_bytes(*mask)).to_ne_bytes()
 }

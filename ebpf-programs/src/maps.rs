@@ -8,13 +8,15 @@ use abi::{
     isps::{Isp, IspCounter, MAX_ISPS, Policer},
     limits::{Limits, SourceState},
     maps::{MAX_ADDRESSES, MAX_COMMENTS, MAX_MANAGEMENT, PORT_WORDS},
+    measuring::{Measured, Measuring, Sampled},
     rules::{COMMENT_BYTES, V4, V4InTrie, V6},
     settings::Settings,
+    shaping::{ShapeCounter, Shaper, Shaping},
     verdict::{COUNTERS, Counter},
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 
@@ -128,6 +130,30 @@ pub static LISTENING: Array<u64, 1> = Array::new();
 /// 0 to what this CPU last told. Written here only.
 #[btf_map]
 pub static TELLING: PerCpuArray<Telling, 1> = PerCpuArray::new();
+
+/// 0 to how egress is shaped. Written by userspace. Unwritten: not at all.
+#[btf_map]
+pub static SHAPING: Array<Shaping, 1> = Array::new();
+
+/// ISP's number to the moment that his egress has reached. Written here only.
+#[btf_map]
+pub static SHAPERS: Array<Shaper, { MAX_ISPS as usize }> = Array::new();
+
+/// ISP's number to what went to his clients, per CPU. Written here only.
+#[btf_map]
+pub static SHAPED: PerCpuArray<ShapeCounter, { MAX_ISPS as usize }> = PerCpuArray::new();
+
+/// 0 to how closely connections are looked at. Written by userspace. Unwritten: none is sampled.
+#[btf_map]
+pub static MEASURING: Array<Measuring, 1> = Array::new();
+
+/// ISP's number to what his connections saw, per CPU. Written here only.
+#[btf_map]
+pub static MEASURED: PerCpuArray<Measured, { MAX_ISPS as usize }> = PerCpuArray::new();
+
+/// Sampled connections to what they had sent. Written here only, goes with the socket; bounded by the share that is sampled.
+#[btf_map]
+pub static SAMPLED: SkStorage<Sampled> = SkStorage::new();
 
 /// Generation to what its place holds, and how often that changed. Userspace's own.
 #[btf_map]

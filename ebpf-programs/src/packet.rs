@@ -13,7 +13,7 @@ use abi::{
     rules::{V4, V6},
     verdict::Reason,
 };
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// IPv6 extension headers walked before we give up. Real traffic carries none or one.
 const MAX_EXTENSION_HEADERS: u32 = 8;
@@ -52,6 +52,12 @@ impl Frame {
     /// The frame's first buffer: all of it, except for jumbo frames, whose headers it holds.
     #[inline(always)]
     pub fn of(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// What is in one piece of a packet that leaves: all headers, of TCP that this host sends.
+    #[inline(always)]
+    pub fn leaving(ctx: &TcContext) -> Self {
         Self { start: ctx.data(), end: ctx.data_end() }
     }
 
@@ -193,6 +199,15 @@ pub struct Packet {
     pub key: Address,
     /// Of the packet before on this CPU: whether a prefix's rule denied it.
     pub denied_last: bool,
+}
+
+impl Packet {
+    /// One to read into.
+    #[inline(always)]
+    pub const fn unread() -> Self {
+        const NOBODY: Address = Address { is_v4: false, bytes: [0; 16] };
+        Self { source: NOBODY, destination: NOBODY, transport: Transport::other(), key: NOBODY, denied_last: false }
+    }
 }
 
 /// Fills `packet`. `Err` when the frame has no source address to judge by: not IP (`NotProtected`), or cut off before it.

@@ -222,6 +222,7 @@ impl Appliance {
                 }
                 _ = ticker.tick() => {
                     self.sources.sample(last.elapsed());
+                    self.sources.look_after_kernel();
                     self.after_a_storm(&mut storm);
                     last = Instant::now();
                     if let Some(ended) = self.shards.iter().position(|shard| shard.thread.is_finished()) {
@@ -344,6 +345,12 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
         interface = kernel.interface, mode = %kernel.mode, ports = ?kernel.protected_ports, arrival = ?plane.arrival(),
         pins = %plane.pin_dir().display(), "the filter is in force"
     );
+    for note in plane.notes() {
+        tracing::warn!("{note}");
+    }
+    if let Some(Ok(backend)) = plane.shaping() {
+        tracing::info!(interface = kernel.interface, %backend, "egress is shaped");
+    }
     Ok(Some(plane))
 }
 

@@ -187,10 +187,10 @@ fn kernel(encoder: &mut DescriptorEncoder<'_>, plane: &crate::kernel::KernelPlan
     for count in &counts {
         counter(&mut bytes, &[("verdict", count.verdict), ("reason", count.reason.name())], count.bytes)?;
     }
-    Ok(())
+    super::isps::encode(encoder, plane)
 }
 
-fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> Result<(), fmt::Error> {
+pub(super) fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> Result<(), fmt::Error> {
     ConstCounter::new(value).encode(family.encode_family(&labels)?)
 }
 

@@ -4,8 +4,9 @@
 //! listens on loopback unless told otherwise.
 //!
 //! Layout: `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus · `lanes` the lanes
-//! for both
+//! for both · `isps` what the kernel plane tells by ISP
 
+mod isps;
 mod lanes;
 mod metrics;
 mod page;
@@ -119,6 +120,21 @@ impl Sources {
     pub fn sample(&self, elapsed: Duration) {
         for shard in &self.shards {
             shard.sample(elapsed);
+        }
+    }
+
+    /// Sees to it that egress is shaped as the rates in force say, and takes what connections see for the trunk's reports.
+    pub fn look_after_kernel(&self) {
+        let looked = self.kernel(|plane| (plane.keep_shaping(), plane.tables().measurements()));
+        let Some((shaping, measurements)) = looked else { return };
+        match shaping {
+            Ok(Some(changed)) => tracing::warn!("{changed}"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot look after shaping"),
+        }
+        match measurements {
+            Ok(measurements) => self.trunk.report_isps(&measurements),
+            Err(error) => tracing::debug!(%error, "cannot read what was measured"),
         }
     }
 

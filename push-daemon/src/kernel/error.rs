@@ -286,7 +286,7 @@ impl KernelError {
                     reason: format!("{io_error}; the verifier's last lines: {last}"),
                 }
             }
-            error => KernelError::program("load the filter", error),
+            error => KernelError::program("load a program", error),
         }
     }
 }

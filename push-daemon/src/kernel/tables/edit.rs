@@ -19,7 +19,7 @@ use super::{
     limit::SourceLimits,
     rule::{Action, Added, NewRule, Origin, Rule, boot_clock_ns, check_host_bits},
 };
-use crate::kernel::{error::KernelError, pin::Lock};
+use crate::kernel::{error::KernelError, pin::Lock, shape};
 
 impl Tables {
     /// Writes a rule; one for the same prefix is replaced in place and keeps its counts.
@@ -179,6 +179,7 @@ impl Tables {
         }
         self.generations.begin_edition()?;
         self.generations.note_change(generation)?;
+        shape::follow(self)?;
         Ok(number)
     }
 
@@ -202,6 +203,7 @@ impl Tables {
         self.generations.begin_edition()?;
         self.generations.set_isp(generation, number, Isp::default())?;
         self.generations.note_change(generation)?;
+        shape::follow(self)?;
         Ok(v4.len() + v6.len())
     }
 

@@ -6,9 +6,9 @@
 //! copy: what it says is what the kernel has.
 //!
 //! Layout: `edit` one rule, one limit, one ISP · `transaction` a whole set at once, tried and taken back · `diff` what that changes ·
-//! `generations` the two sets · `family`, `table`, `address` the maps of one set, `outers` what
-//! they stand in · `management`, `comments`, `counters`, `listener`
-//! what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
+//! `generations` the two sets · `family`, `table`, `address` the maps of one set, `outers` what they stand in · `management`,
+//! `comments`, `counters`, `shaping`, `measurements`, `listener` what stands beside them · `rule`, `limit`, `isp` values to their
+//! reader · here: what is in force.
 
 mod address;
 mod comments;
@@ -21,9 +21,11 @@ mod isp;
 mod limit;
 mod listener;
 mod management;
+mod measurements;
 pub(super) mod outers;
 mod pinned;
 mod rule;
+mod shaping;
 mod table;
 mod transaction;
 
@@ -59,7 +61,9 @@ pub use self::{
     isp::{IspCount, IspEntry, IspRate, IspSpec},
     limit::SourceLimits,
     listener::{Drop, Listener},
+    measurements::Measurement,
     rule::{Action, Added, Count, Explanation, NewRule, Origin, Rule, RuleCounts},
+    shaping::ShapeCount,
     transaction::{Applied, Transaction, WholeSet},
 };
 use super::{error::KernelError, pin::PinDir, sys::maps};

@@ -21,7 +21,7 @@ use super::{
     limit::SourceLimits,
     rule::{NewRule, boot_clock_ns, check_host_bits},
 };
-use crate::kernel::error::KernelError;
+use crate::kernel::{error::KernelError, shape};
 
 /// Everything that a file says: it replaces all that operators said before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,7 +144,8 @@ impl Tables {
         self.generations.put_in_force(previous, None)?;
         let bounds = self.wanted_bounds()?;
         self.generations.forget(&self.pins, now.generation, bounds)?;
-        self.sweep_comments()
+        self.sweep_comments()?;
+        shape::follow(self)
     }
 
     /// Where things stand.
@@ -180,6 +181,7 @@ impl Tables {
         if (before.limits.v4_bits, before.limits.v6_bits) != (after.limits.v4_bits, after.limits.v6_bits) {
             self.forget_sources()?;
         }
+        shape::follow(self)?;
         Ok(Applied { diff, confirm_within_s: trial.map(|trial| trial.as_secs()) })
     }
 
