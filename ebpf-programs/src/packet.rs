@@ -180,6 +180,12 @@ impl Transport {
         Self::without_ports(Carries::LaterFragment, None)
     }
 
+    /// It opens a connection, or answers to that.
+    #[inline(always)]
+    pub fn is_opening(&self) -> bool {
+        self.flags & SYN != 0
+    }
+
     /// It asks for a new connection.
     #[inline(always)]
     pub fn is_connect(&self) -> bool {

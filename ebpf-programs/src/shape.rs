@@ -65,7 +65,8 @@ fn judge(ctx: &TcContext) -> Option<i32> {
     let skb = ctx.skb.skb;
     let bytes = wire_bytes(skb);
     let rate = &ISPS.get(isps::place(generation, isp))?.egress;
-    let fate = if rate.bytes_per_s == 0 {
+    let fate = if rate.bytes_per_s == 0 || packet.transport.is_opening() {
+        // The first packet of a connection overtakes none of its own, and the kernel has nobody who would send it again soon.
         Fate::Now
     } else if shaping.backend == CLASSES {
         // SAFETY: the context lives as long as the program runs.
