@@ -50,6 +50,10 @@ pub(super) fn status_text(status: &Status) -> String {
         Some(_) => "no shard listens".into(),
         None => "none: the kernel's hash picks the shard".into(),
     };
+    let uncounted = status.limits.open_connections > 0 && status.measured_one_in.is_none();
+    let limits = text::limits(&status.limits);
+    let limits =
+        if uncounted { format!("{limits} (open connections are not counted: measuring is off)") } else { limits };
     let shaping = status.shaping.map_or("off".into(), |backend| format!("by {backend}"));
     let measuring = match status.measured_one_in {
         None => "off".into(),
@@ -62,7 +66,7 @@ pub(super) fn status_text(status: &Status) -> String {
          IPv6: {} hosts, {} prefixes\nsteering    {steering}\nshaping     {shaping}\nmeasuring   {measuring}\nchange      {change}\npins        {} (layout {})\n",
         text::list(&status.protected_ports),
         text::list(&status.management),
-        text::limits(&status.limits),
+        limits,
         status.isps,
         rules.hosts_v4,
         rules.prefixes_v4,
