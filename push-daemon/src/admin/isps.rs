@@ -1,4 +1,4 @@
-//! What the kernel plane tells by ISP, for Prometheus: what was shaped, and what connections see.
+//! What the kernel plane tells by ISP, for Prometheus: what was policed and shaped, and what connections see.
 
 use std::fmt;
 
@@ -6,10 +6,18 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::metrics::counter;
-use crate::kernel::{KernelPlane, Measurement, ShapeCount};
+use crate::kernel::{IspCount, KernelPlane, Measurement, ShapeCount};
 
+type Judged = fn(&IspCount) -> u64;
 type Shaped = fn(&ShapeCount) -> u64;
 type Measured = fn(&Measurement) -> u64;
+
+const JUDGED: &[(&str, &str, Judged)] = &[
+    ("ingress_packets", "Packets from clients that the filter let through, by ISP", |c| c.passed_packets),
+    ("ingress_bytes", "Bytes of those packets, from Ethernet on", |c| c.passed_bytes),
+    ("ingress_policed_packets", "Packets over the ISP's ingress rate", |c| c.policed_packets),
+    ("ingress_policed_bytes", "Bytes of those packets", |c| c.policed_bytes),
+];
 
 const SHAPED: &[(&str, &str, Shaped)] = &[
     ("egress_packets", "Packets to clients, as on the wire, by ISP; counted while shaping is on", |c| c.packets),
@@ -30,6 +38,13 @@ const MEASURED: &[(&str, &str, Measured)] = &[
 
 /// Tables that cannot be read now leave a gap in the graph, which is what there is to see.
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, plane: &KernelPlane) -> Result<(), fmt::Error> {
+    let judged = plane.tables().isp_counters().unwrap_or_default();
+    for (name, help, figure) in JUDGED {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for count in &judged {
+            counter(&mut family, &[("isp", label(&count.name))], figure(count))?;
+        }
+    }
     if plane.shaping().is_some() {
         let counts = plane.tables().shape_counters().unwrap_or_default();
         for (name, help, figure) in SHAPED {
