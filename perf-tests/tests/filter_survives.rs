@@ -103,7 +103,7 @@ pin_root = "{pin_root}"
     fn denied_packets(&self) -> u64 {
         let counts = self.pushctl("stats");
         let of = |count: &&Value| count["reason"] == "denied" && count["verdict"] == "drop";
-        counts.as_array().unwrap().iter().find(of).unwrap()["packets"].as_u64().unwrap()
+        counts["reasons"].as_array().unwrap().iter().find(of).unwrap()["packets"].as_u64().unwrap()
     }
 
     /// The same by the daemon's metrics.

@@ -276,8 +276,11 @@ impl KernelError {
 
     pub(super) fn load_program(path: &std::path::Path, error: ProgramError) -> Self {
         match error {
-            // EACCES is the verifier's refusal; EPERM is about who we are.
-            ProgramError::LoadError { io_error, verifier_log } if io_error.raw_os_error() != Some(libc::EPERM) => {
+            // EACCES is the verifier's refusal; EPERM is about who we are, and so is what it allows to some only.
+            ProgramError::LoadError { io_error, verifier_log }
+                if io_error.raw_os_error() != Some(libc::EPERM)
+                    && !verifier_log.to_string().contains("prohibited for !root") =>
+            {
                 let log = verifier_log.to_string();
                 let last = log.lines().rev().take(6).collect::<Vec<_>>();
                 let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
