@@ -34,13 +34,11 @@ pub(crate) fn frame_socket(interface_index: u32) -> io::Result<Socket> {
     if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether this end of a connection uses window scaling, SACK and timestamps.
-pub(crate) fn has_all_options(connection: &TcpStream) -> io::Result<bool> {
-    const TIMESTAMPS: u8 = 1;
-    const SACK: u8 = 2;
-    const WINDOW_SCALING: u8 = 4;
-    const ALL: u8 = TIMESTAMPS | SACK | WINDOW_SCALING;
+/// Which options this end of a connection uses, and both window scales: the bytes of `struct tcp_info` that say so.
+pub(crate) fn options_and_scales(connection: &TcpStream) -> io::Result<[u8; 2]> {
+    // Behind state, congestion state, and three counts.
     const OPTIONS: usize = 5;
+    const SCALES: usize = 6;
     let mut info = [0_u8; 8];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes of what it knows, which are there; both outlive the call.
@@ -53,5 +51,5 @@ pub(crate) fn has_all_options(connection: &TcpStream) -> io::Result<bool> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(info[OPTIONS] & ALL == ALL) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok([info[OPTIONS], info[SCALES]]) } else { Err(io::Error::last_os_error()) }
 }

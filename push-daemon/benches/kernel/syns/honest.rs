@@ -18,9 +18,8 @@ const BACKLOG: i32 = 128;
 /// A client that is not greeted by then has not got in: the time after which a SYN that was lost is sent again, and a little.
 const PATIENCE: Duration = Duration::from_millis(1200);
 
-/// The server has this much window scale, SACK and timestamps with the client.
-const WITH_OPTIONS: u8 = b'y';
-const WITHOUT: u8 = b'n';
+/// Timestamps, SACK and window scaling, as the kernel says that a connection has them.
+const ALL_OPTIONS: u8 = 1 | 2 | 4;
 
 /// The listener, whose queue the flood fills. A thread of its own greets all who come, for as long as the bench runs.
 pub(super) struct Door(());
@@ -28,7 +27,7 @@ pub(super) struct Door(());
 /// Who got in.
 pub(super) struct Arrivals {
     pub(super) arrived: u32,
-    /// Those whose window scaling, SACK and timestamps the server knows of.
+    /// Those with window scaling, SACK and timestamps, where both ends agree on the scales.
     pub(super) with_options: u32,
     pub(super) elapsed: Duration,
 }
@@ -61,9 +60,9 @@ impl Door {
             let started = Instant::now();
             let mut arrivals = Arrivals { arrived: 0, with_options: 0, elapsed: Duration::ZERO };
             for _ in 0..clients {
-                if let Ok(greeting) = come(pair.address()) {
+                if let Ok(has_all_options) = come(pair.address()) {
                     arrivals.arrived += 1;
-                    arrivals.with_options += u32::from(greeting == WITH_OPTIONS);
+                    arrivals.with_options += u32::from(has_all_options);
                 }
             }
             arrivals.elapsed = started.elapsed();
@@ -72,15 +71,20 @@ impl Door {
     }
 }
 
+/// With what this end makes of the connection.
 fn greet(mut client: TcpStream) -> io::Result<()> {
-    let greeting = if sys::has_all_options(&client)? { WITH_OPTIONS } else { WITHOUT };
-    client.write_all(&[greeting])
+    let greeting = sys::options_and_scales(&client)?;
+    client.write_all(&greeting)
 }
 
-fn come(address: SocketAddr) -> io::Result<u8> {
+/// Says whether both ends have all options, and each scales as the other believes.
+fn come(address: SocketAddr) -> io::Result<bool> {
     let mut client = TcpStream::connect_timeout(&address, PATIENCE)?;
     client.set_read_timeout(Some(PATIENCE))?;
-    let mut greeting = [0];
+    let mut greeting = [0; 2];
     client.read_exact(&mut greeting)?;
-    Ok(greeting[0])
+    let [options, scales] = sys::options_and_scales(&client)?;
+    // One end's scale for what it sends is the other's for what it receives; they are the halves of the byte.
+    let agreed = [options & ALL_OPTIONS, scales.rotate_left(4)];
+    Ok(options & ALL_OPTIONS == ALL_OPTIONS && [greeting[0] & ALL_OPTIONS, greeting[1]] == agreed)
 }

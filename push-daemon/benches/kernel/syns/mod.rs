@@ -56,15 +56,8 @@ enum Fate {
     Xdp,
 }
 
-const FATES: [Fate; 7] = [
-    Fate::Sink,
-    Fate::Denied,
-    Fate::QueueFull,
-    Fate::Kernel,
-    Fate::KernelAlways,
-    Fate::KernelUnsent,
-    Fate::Xdp,
-];
+const FATES: [Fate; 7] =
+    [Fate::Sink, Fate::Denied, Fate::QueueFull, Fate::Kernel, Fate::KernelAlways, Fate::KernelUnsent, Fate::Xdp];
 
 impl Fate {
     fn name(self) -> &'static str {
@@ -160,7 +153,7 @@ fn tell(seen: [Seen; FATES.len()], report: &mut Report) {
     let ns: Vec<f64> = seen.iter().map(|seen| median(seen.ns.clone())).collect();
     let of = |fate: Fate| ns[FATES.iter().position(|other| *other == fate).unwrap_or(0)];
     let sink = of(Fate::Sink);
-    let (denied, kernel) = (of(Fate::Denied) - sink, of(Fate::Kernel) - sink);
+    let kernel = of(Fate::Kernel) - sink;
     let xdp = of(Fate::Xdp) - sink;
     for (fate, seen) in FATES.into_iter().zip(seen) {
         let cost = of(fate) - sink;
@@ -176,7 +169,7 @@ fn tell(seen: [Seen; FATES.len()], report: &mut Report) {
         let rate = format!("{:.0} a second", median(seen.arrivals_per_s));
         report.add("    honest clients that got in", format!("{:.1} %", arrived * 100.0), rate, arrived, None);
         let options = median(seen.with_options);
-        let what = "    of those, with window scaling, SACK and timestamps";
+        let what = "    of those, with scaling, SACK, timestamps";
         report.add(what, format!("{:.1} %", options * 100.0), "", options, None);
     }
     let unsent = of(Fate::KernelUnsent) - sink;
@@ -185,7 +178,4 @@ fn tell(seen: [Seen; FATES.len()], report: &mut Report) {
     };
     ratio("the kernel's cookies by XDP's", kernel);
     ratio("    dropped unsent, by XDP's", unsent);
-    let beside = format!("with XDP's {:.0} ns", xdp + denied);
-    let whole = kernel + denied;
-    report.add("    behind a filter", format!("{whole:.0} ns"), beside, whole / (xdp + denied), None);
 }

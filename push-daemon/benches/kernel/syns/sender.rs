@@ -70,8 +70,7 @@ fn frames(to: SocketAddr) -> Vec<Vec<u8>> {
     let frame = |number: u32| {
         let source = IpAddr::from(Ipv4Addr::from(u32::from(FIRST_SOURCE) + number));
         let from = SocketAddr::new(source, 1024 + number as u16);
-        let mut frame =
-            tcp(&format!("{from} > {to}")).tcp_byte(12, HEADER_WORDS << 4).payload(OPTIONS.len()).build();
+        let mut frame = tcp(&format!("{from} > {to}")).tcp_byte(12, HEADER_WORDS << 4).payload(OPTIONS.len()).build();
         frame[TCP + 20..].copy_from_slice(&OPTIONS);
         fill_checksums(&mut frame);
         frame
