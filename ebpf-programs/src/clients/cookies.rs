@@ -36,8 +36,10 @@ const SYN_ACK: u8 = 0x12;
 const LEFT_TO_THE_KERNEL: u32 = 4096;
 
 const MSS: u16 = 1460;
-/// What the kernel chooses for sockets with the default `net.ipv4.tcp_rmem`. Another here would garble every window.
-const OUR_WINDOW_SCALE: u8 = 7;
+/// What the kernel will choose for the connection when the ACK comes, which `net.ipv4.tcp_rmem` and the listener's buffer decide. Userspace
+/// writes it when it loads the object. Any other would garble every window that the server tells.
+#[unsafe(no_mangle)]
+static WINDOW_SCALE: u8 = 7;
 /// How the kernel's cookies keep options in the lower bits of a timestamp.
 const OPTION_BITS: u64 = 6;
 const SACK: u64 = 1 << 4;
@@ -137,7 +139,8 @@ fn answer_options(frame: &mut [u8]) {
     }
     put(frame, OPTIONS + 8, (stamp as u32).to_be_bytes());
     put(frame, OPTIONS + 12, theirs);
-    frame[OPTIONS + 19] = OUR_WINDOW_SCALE;
+    // SAFETY: a constant of our own, which userspace may have written before the program was loaded; hence not the compiler's to know.
+    frame[OPTIONS + 19] = unsafe { core::ptr::read_volatile(&raw const WINDOW_SCALE) };
 }
 
 #[inline(always)]

@@ -11,13 +11,13 @@
 
 use std::{
     fmt::Display,
-    fs,
-    net::{Ipv4Addr, SocketAddr},
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
 };
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::PerCpuArray,
     programs::{
         ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
@@ -32,6 +32,7 @@ use crate::{
     flood::site::{SINK_OBJECT, make_pair},
     netns::{Bpffs, Namespace, config},
     subject::PORT,
+    sys,
 };
 
 /// The one that frames for the tests of the filter are for.
@@ -95,7 +96,10 @@ impl Site {
         plane.tables_mut().add(&NewRule::new(invented, Action::Deny)).map_err(|error| error.to_string())?;
         let path = object.with_file_name(SINK_OBJECT);
         let failed = |error: &dyn Display| format!("cannot use the programs of {}: {error}", path.display());
-        let mut programs = Ebpf::load_file(&path).map_err(|error| failed(&error))?;
+        let scale = server.run(window_scale).map_err(|error| failed(&error))?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global("WINDOW_SCALE", &scale, true);
+        let mut programs = loader.load_file(&path).map_err(|error| failed(&error))?;
         for name in ["sink", "pass", "cookies", "refuse"] {
             xdp(&mut programs, name)?.load().map_err(|error| failed(&error))?;
         }
@@ -147,6 +151,16 @@ impl Site {
         let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(|error| failed(&error))?;
         Ok(counts.get(&0, 0).map_err(|error| failed(&error))?.iter().sum())
     }
+}
+
+/// By what the kernel scales the windows that a server here tells. It says so only of a connection, so one is made.
+fn window_scale() -> io::Result<u8> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let _client = TcpStream::connect(listener.local_addr()?)?;
+    let (connection, _) = listener.accept()?;
+    let [_, scales] = sys::options_and_scales(&connection)?;
+    // What it sends by is the lower half.
+    Ok(scales >> 4)
 }
 
 fn xdp<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, String> {
