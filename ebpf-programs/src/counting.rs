@@ -58,4 +58,65 @@ pub unsafe fn take(moment: *mut u64, now_ns: u64, cost_ns: u64, credit_ns: u64) 
     true
 }
 
+/// Moves the moment at `moment` by `cost_ns`, from `now_ns` at least, unless it is further ahead of `now_ns` than `most_ahead_ns`.
+/// Hands back where it stood, `now_ns` at least. `None`: too far ahead, and nothing moved.
+///
+/// A word that other CPUs keep changing is close to where we saw it, so after some tries the cost is just added.
+///
+/// # Safety
+///
+/// As for [`add_atomically`].
+#[inline(always)]
+pub unsafe fn reserve(moment: *mut u64, now_ns: u64, cost_ns: u64, most_ahead_ns: u64) -> Option<u64> {
+    let mut start = now_ns;
+    for _ in 0..TRIES {
+        // SAFETY: the caller vouches for `moment`; volatile because other CPUs write it.
+        let seen = unsafe { moment.read_volatile() };
+        start = if seen > now_ns { seen } else { now_ns };
+        if start - now_ns > most_ahead_ns {
+            return None;
+        }
+        // SAFETY: as above.
+        if unsafe { compare_exchange(moment, seen, start + cost_ns) } == seen {
+            return Some(start);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { add_atomically(moment, cost_ns) };
+    Some(start)
+}
+
+/// Puts `new` in the place of `old`; false: something else stood there.
+///
+/// # Safety
+///
+/// As for [`add_atomically`].
+#[inline(always)]
+pub unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller vouches for `word`.
+    unsafe { compare_exchange(word, old, new) == old }
+}
+
+/// Takes one from the count at `count`, which is not 0 then, and hands back what is left. `None`: it is 0 already, or others
+/// keep changing it.
+///
+/// # Safety
+///
+/// As for [`add_atomically`].
+#[inline(always)]
+pub unsafe fn take_one(count: *mut u64) -> Option<u64> {
+    for _ in 0..TRIES {
+        // SAFETY: the caller vouches for `count`; volatile because other CPUs write it.
+        let seen = unsafe { count.read_volatile() };
+        if seen == 0 {
+            return None;
+        }
+        // SAFETY: as above.
+        if unsafe { compare_exchange(count, seen, seen - 1) } == seen {
+            return Some(seen - 1);
+        }
+    }
+    None
+}
+
 const TRIES: u32 = 4;

@@ -1,16 +1,11 @@
 //! Tells a listener of drops, some of them.
 
-use abi::{
-    events::{Event, GAP_NS},
-    maps::v4_mapped,
-    rules::V6,
-    verdict::Reason,
-};
+use abi::{events::GAP_NS, verdict::Reason};
 
 use crate::{
     clock::boot_ns,
     maps::{EVENTS, LISTENING, TELLING},
-    packet::{Address, Packet, Transport},
+    packet::Packet,
 };
 
 /// Tells of a drop, if somebody listens and the last record of this CPU is long enough ago.
@@ -40,38 +35,25 @@ pub fn tell(reason: Reason, observed: bool, packet: Option<&Packet>, bytes: u64)
         telling.untold += 1;
         return;
     };
-    record.write(event(reason, observed, packet, bytes, now_ns, telling.untold));
+    // Written where it will stand: a record on the stack would take an eighth of it.
+    let event = record.as_mut_ptr();
+    // SAFETY: the ring reserved a whole record, aligned to 8, and every field of it is written.
+    unsafe {
+        event.write_bytes(0, 1);
+        (*event).at_ns = now_ns;
+        (*event).bytes = bytes as u32;
+        (*event).reason = reason as u32;
+        (*event).untold = telling.untold;
+        (*event).observed = observed as u8;
+        if let Some(packet) = packet {
+            (*event).source = packet.source.mapped();
+            (*event).destination = packet.destination.mapped();
+            (*event).source_port = packet.transport.source_port;
+            (*event).port = packet.transport.port;
+            (*event).tcp_flags = packet.transport.flags;
+        }
+    }
     record.submit(0);
     telling.last_ns = now_ns;
     telling.untold = 0;
-}
-
-#[inline(always)]
-fn event(reason: Reason, observed: bool, packet: Option<&Packet>, bytes: u64, now_ns: u64, untold: u64) -> Event {
-    let mut event = Event {
-        at_ns: now_ns,
-        bytes: bytes as u32,
-        reason: reason as u32,
-        untold,
-        observed: observed as u8,
-        ..Event::default()
-    };
-    if let Some(packet) = packet {
-        event.source = mapped(&packet.source);
-        event.destination = mapped(&packet.destination);
-        if let Transport::Tcp(tcp) = &packet.transport {
-            event.source_port = tcp.source_port;
-            event.port = tcp.port;
-            event.tcp_flags = tcp.flags;
-        }
-    }
-    event
-}
-
-#[inline(always)]
-fn mapped(address: &Address) -> V6 {
-    match address {
-        Address::V4(address) => v4_mapped(*address),
-        Address::V6(address) => *address,
-    }
 }

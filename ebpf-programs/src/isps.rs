@@ -18,11 +18,10 @@ use crate::{
 /// The number of the ISP that `address` belongs to.
 #[inline(always)]
 pub fn isp_of(generation: u32, address: &Address) -> u32 {
-    let isp = match address {
-        Address::V4(address) => {
-            ISPS_V4.get(generation).and_then(|table| table.get(&Key::new(V4_BITS, v4_in_trie(*address))))
-        }
-        Address::V6(address) => ISPS_V6.get(generation).and_then(|table| table.get(&Key::new(V6_BITS, *address))),
+    let isp = if address.is_v4 {
+        ISPS_V4.get(generation).and_then(|table| table.get(&Key::new(V4_BITS, v4_in_trie(address.v4()))))
+    } else {
+        ISPS_V6.get(generation).and_then(|table| table.get(&Key::new(V6_BITS, address.v6())))
     };
     match isp {
         Some(isp) => *isp & (MAX_ISPS - 1),
@@ -32,8 +31,7 @@ pub fn isp_of(generation: u32, address: &Address) -> u32 {
 
 /// Charges a packet to the ISP of its source, and says whether it is over the ingress rate.
 #[inline(always)]
-pub fn exceeded(generation: u32, source: &Address, bytes: u64, moment: &mut Moment) -> Option<Reason> {
-    let isp = isp_of(generation, source);
+pub fn exceeded(generation: u32, isp: u32, bytes: u64, moment: &mut Moment) -> Option<Reason> {
     let over = is_over(generation, isp, bytes, moment);
     if let Some(counter) = ISP_COUNTS.get_ptr_mut(isp) {
         count(counter, over, bytes);

@@ -4,7 +4,7 @@
 //! LRU table: under a flood of invented sources an honest one may be forgotten, which forgives it, and never blames it.
 
 use abi::{
-    limits::{Limits, SourceState},
+    limits::{self, Limits, REMEMBER_V4, REMEMBER_V6, SourceState},
     rules::{V4, V6},
     verdict::Reason,
 };
@@ -14,53 +14,89 @@ use crate::{
     clock::Moment,
     counting::{add_atomically, take},
     maps::{LIMITS, OPEN_V4, OPEN_V6, SOURCES_V4, SOURCES_V6},
-    packet::Address,
+    packet::{Address, Packet},
 };
 
-/// The limit that a packet of `source` is over, if any.
+/// A source as the limits of a generation see it: `None` and `None` where there are none.
+pub struct Source {
+    limits: Option<&'static Limits>,
+    state: Option<*mut SourceState>,
+}
+
+/// No limits.
+pub const UNLIMITED: Source = Source { limits: None, state: None };
+
+/// Looks the source of a packet up, and writes down what it is called there.
 #[inline(always)]
-pub fn exceeded(generation: u32, source: &Address, is_connect: bool, moment: &mut Moment) -> Option<Reason> {
-    let limits = LIMITS.get(generation)?;
-    match source {
-        Address::V4(address) => {
-            let key = masked_v4(address, &limits.v4_mask);
-            if has_rates(limits) {
-                match SOURCES_V4.get_ptr_mut(key) {
-                    Some(state) => {
-                        if let Some(reason) = over_rate(limits, state, is_connect, moment.ns()) {
-                            return Some(reason);
-                        }
-                    }
-                    // Refused when the table is full of sources that are all busy: not remembered, hence not limited.
-                    None => drop(SOURCES_V4.insert(key, newcomer(limits, is_connect, moment.ns()), BPF_ANY.into())),
-                }
-            }
-            if !is_connect || limits.most_open == 0 {
-                return None;
-            }
-            // SAFETY: one aligned word that other CPUs may change, read once.
-            over_open(limits, unsafe { OPEN_V4.get(key) })
-        }
-        Address::V6(address) => {
-            let key = masked_v6(address, &limits.v6_mask);
-            if has_rates(limits) {
-                match SOURCES_V6.get_ptr_mut(key) {
-                    Some(state) => {
-                        if let Some(reason) = over_rate(limits, state, is_connect, moment.ns()) {
-                            return Some(reason);
-                        }
-                    }
-                    // As above.
-                    None => drop(SOURCES_V6.insert(key, newcomer(limits, is_connect, moment.ns()), BPF_ANY.into())),
-                }
-            }
-            if !is_connect || limits.most_open == 0 {
-                return None;
-            }
+pub fn recall(generation: u32, packet: &mut Packet) -> Source {
+    let Some(limits) = LIMITS.get(generation) else { return UNLIMITED };
+    if !has_rates(limits) && limits.most_open == 0 {
+        return UNLIMITED;
+    }
+    packet.key = packet.source.masked(&limits.v4_mask, &limits.v6_mask);
+    let state = if !has_rates(limits) {
+        None
+    } else if packet.key.is_v4 {
+        SOURCES_V4.get_ptr_mut(packet.key.v4())
+    } else {
+        SOURCES_V6.get_ptr_mut(packet.key.v6())
+    };
+    Source { limits: Some(limits), state }
+}
+
+impl Source {
+    /// The ISP of the source, if it is remembered, and then no prefix's rule speaks of it.
+    #[inline(always)]
+    pub fn known_isp(&self, edition: u64, generation: u32) -> Option<u32> {
+        // SAFETY: an aligned word of a live map value, which other CPUs write; an entry that is reused meanwhile costs one
+        // misjudged packet.
+        let known = unsafe { (&raw const (*self.state?).known).read_volatile() };
+        limits::known_isp(known, edition, generation)
+    }
+
+    /// Remembers that no prefix's rule speaks of the source, and its ISP.
+    #[inline(always)]
+    pub fn remember(&self, key: &Address, edition: u64, generation: u32, isp: u32) {
+        let may = if key.is_v4 { REMEMBER_V4 } else { REMEMBER_V6 };
+        if let (Some(state), Some(limits)) = (self.state, self.limits)
+            && limits.remember & may != 0
+        {
             // SAFETY: as above.
-            over_open(limits, unsafe { OPEN_V6.get(key) })
+            unsafe { (&raw mut (*state).known).write_volatile(limits::known(edition, generation, isp)) };
         }
     }
+
+    /// Charges a packet to the source, and says which limit it is over, if any.
+    #[inline(always)]
+    pub fn exceeded(&self, key: &Address, is_connect: bool, moment: &mut Moment) -> Option<Reason> {
+        let limits = self.limits?;
+        if has_rates(limits) {
+            match self.state {
+                Some(state) => {
+                    if let Some(reason) = over_rate(limits, state, is_connect, moment.ns()) {
+                        return Some(reason);
+                    }
+                }
+                None => begin(limits, key, is_connect, moment.ns()),
+            }
+        }
+        if !is_connect || limits.most_open == 0 {
+            return None;
+        }
+        // SAFETY: one aligned word that other CPUs may change, read once.
+        over_open(limits, unsafe { if key.is_v4 { OPEN_V4.get(key.v4()) } else { OPEN_V6.get(key.v6()) } })
+    }
+}
+
+#[inline(always)]
+fn begin(limits: &Limits, key: &Address, is_connect: bool, now_ns: u64) {
+    let state = newcomer(limits, is_connect, now_ns);
+    // Refused when the table is full of sources that are all busy: not remembered, hence not limited.
+    let _full = if key.is_v4 {
+        SOURCES_V4.insert(key.v4(), state, BPF_ANY.into())
+    } else {
+        SOURCES_V6.insert(key.v6(), state, BPF_ANY.into())
+    };
 }
 
 #[inline(always)]
@@ -76,6 +112,7 @@ fn newcomer(limits: &Limits, is_connect: bool, now_ns: u64) -> SourceState {
         connects_at_ns: if is_connect { now_ns + limits.connect_interval_ns } else { 0 },
         packets: 1,
         over: 0,
+        known: 0,
     }
 }
 
@@ -105,12 +142,14 @@ fn over_open(limits: &Limits, open: Option<&u64>) -> Option<Reason> {
     if *open? >= u64::from(limits.most_open) { Some(Reason::OpenConnections) } else { None }
 }
 
+/// The source that an IPv4 address belongs to.
 #[inline(always)]
-fn masked_v4(address: &V4, mask: &V4) -> V4 {
+pub fn masked_v4(address: &V4, mask: &V4) -> V4 {
     (u32::from_ne_bytes(*address) & u32::from_ne_bytes(*mask)).to_ne_bytes()
 }
 
+/// The source that an IPv6 address belongs to.
 #[inline(always)]
-fn masked_v6(address: &V6, mask: &V6) -> V6 {
+pub fn masked_v6(address: &V6, mask: &V6) -> V6 {
     (u128::from_ne_bytes(*address) & u128::from_ne_bytes(*mask)).to_ne_bytes()
 }

@@ -8,17 +8,19 @@ use abi::{
     isps::{Isp, IspCounter, MAX_ISPS, Policer},
     limits::{Limits, SourceState},
     maps::{MAX_ADDRESSES, MAX_COMMENTS, MAX_MANAGEMENT, PORT_WORDS},
+    measuring::{Measured, Measuring, Sampled},
     rules::{COMMENT_BYTES, V4, V4InTrie, V6},
     settings::Settings,
+    shaping::{ShapeCounter, Shaper, Shaping},
     verdict::{COUNTERS, Counter},
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 
-use crate::rules::Rule;
+use crate::{packet::Packet, rules::Rule};
 
 /// Default bounds; the loader replaces them with the config's.
 const MAX_HOSTS: usize = 262_144;
@@ -35,6 +37,10 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// 0 to the word that says which rule set is in force. Written by userspace. Unwritten: the first one, for good.
 #[btf_map]
 pub static GENERATION: Array<u64, 1> = Array::new();
+
+/// 0 to the edition of the tries: what a source was remembered by an older one counts no more. Written by userspace after each change.
+#[btf_map]
+pub static EDITION: Array<u64, 1> = Array::new();
 
 /// Port / 64 to a word with a bit per port. Written by userspace. Unwritten: no port is guarded and everything passes.
 #[btf_map]
@@ -125,9 +131,37 @@ pub static LISTENING: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static TELLING: PerCpuArray<Telling, 1> = PerCpuArray::new();
 
+/// 0 to how egress is shaped. Written by userspace. Unwritten: not at all.
+#[btf_map]
+pub static SHAPING: Array<Shaping, 1> = Array::new();
+
+/// ISP's number to the moment that his egress has reached. Written here only.
+#[btf_map]
+pub static SHAPERS: Array<Shaper, { MAX_ISPS as usize }> = Array::new();
+
+/// ISP's number to what went to his clients, per CPU. Written here only.
+#[btf_map]
+pub static SHAPED: PerCpuArray<ShapeCounter, { MAX_ISPS as usize }> = PerCpuArray::new();
+
+/// 0 to how closely connections are looked at. Written by userspace. Unwritten: none is sampled.
+#[btf_map]
+pub static MEASURING: Array<Measuring, 1> = Array::new();
+
+/// ISP's number to what his connections saw, per CPU. Written here only.
+#[btf_map]
+pub static MEASURED: PerCpuArray<Measured, { MAX_ISPS as usize }> = PerCpuArray::new();
+
+/// Sampled connections to what they had sent. Written here only, goes with the socket; bounded by the share that is sampled.
+#[btf_map]
+pub static SAMPLED: SkStorage<Sampled> = SkStorage::new();
+
 /// Generation to what its place holds, and how often that changed. Userspace's own.
 #[btf_map]
 pub static SETS: Array<u64, PLACES> = Array::new();
+
+/// 0 to the packet that this CPU judges: it would take an eighth of the stack, which is short. Written and read here only.
+#[btf_map]
+pub static PACKET: PerCpuArray<Packet, 1> = PerCpuArray::new();
 
 /// Number to a rule's comment. Userspace's own: it stands here so that it lives as long as the rules.
 #[btf_map]

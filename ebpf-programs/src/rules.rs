@@ -58,15 +58,19 @@ impl Rule {
     }
 }
 
-/// The rule of `generation` that decides about `source`.
+/// The rule of `generation` for this very address.
 #[inline(always)]
-pub fn find_rule(generation: u32, source: &Address) -> Option<&'static Rule> {
-    match source {
-        Address::V4(address) => host_v4(generation, address)
-            .or_else(|| longest(PREFIXES_V4.get(generation)?, V4_BITS, rules::v4_in_trie(*address))),
-        Address::V6(address) => {
-            host_v6(generation, address).or_else(|| longest(PREFIXES_V6.get(generation)?, V6_BITS, *address))
-        }
+pub fn host(generation: u32, source: &Address) -> Option<&'static Rule> {
+    if source.is_v4 { host_v4(generation, &source.v4()) } else { host_v6(generation, &source.v6()) }
+}
+
+/// The rule of `generation` for the longest prefix that holds the address.
+#[inline(always)]
+pub fn prefix(generation: u32, source: &Address) -> Option<&'static Rule> {
+    if source.is_v4 {
+        longest(PREFIXES_V4.get(generation)?, V4_BITS, rules::v4_in_trie(source.v4()))
+    } else {
+        longest(PREFIXES_V6.get(generation)?, V6_BITS, source.v6())
     }
 }
 

@@ -5,7 +5,7 @@ use abi::verdict::Reason;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 
-use crate::packet::{Address, Packet, Transport};
+use crate::packet::Packet;
 
 /// Tells of a verdict. Reasons by number, as they stand in `abi::verdict`: text of several lengths would not get past the verifier.
 #[inline(always)]
@@ -15,16 +15,10 @@ pub fn verdict(ctx: &XdpContext, reason: Reason, packet: Option<&Packet>, bytes:
         debug!(ctx, "reason {}: {} bytes without an address", reason, bytes);
         return;
     };
-    let (port, flags) = match &packet.transport {
-        Transport::Tcp(tcp) => (tcp.port, tcp.flags),
-        _ => (0, 0),
-    };
-    match &packet.source {
-        Address::V4(source) => {
-            debug!(ctx, "reason {}: {:i} to port {}, flags {:x}, {} bytes", reason, *source, port, flags, bytes)
-        }
-        Address::V6(source) => {
-            debug!(ctx, "reason {}: {:i} to port {}, flags {:x}, {} bytes", reason, *source, port, flags, bytes)
-        }
+    let (source, port, flags) = (&packet.source, packet.transport.port, packet.transport.flags);
+    if source.is_v4 {
+        debug!(ctx, "reason {}: {:i} to port {}, flags {:x}, {} bytes", reason, source.v4(), port, flags, bytes);
+    } else {
+        debug!(ctx, "reason {}: {:i} to port {}, flags {:x}, {} bytes", reason, source.v6(), port, flags, bytes);
     }
 }

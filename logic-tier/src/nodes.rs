@@ -157,7 +157,8 @@ mod tests {
                 weight,
                 ..NodeAddress::default()
             },
-            report: EdgeReport { connections, max_connections: 100, draining: false },
+            report: EdgeReport { connections, max_connections: 100, ..EdgeReport::default() },
+            isps: Vec::new().into(),
             reported_ms: 0,
             handed_out: 0,
         }

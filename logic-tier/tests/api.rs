@@ -247,7 +247,12 @@ fn clients_are_told_where_to_connect() {
     assert_eq!((&android["data"]["tcp_port"], &android["data"]["ws_port"]), (&3101.into(), &3102.into()));
     assert_eq!(android["data"].get("wss_port"), None, "Protobuf's JSON in Go leaves zeros out");
     assert_eq!((&android["data"]["heartbeat"], &android["data"]["heartbeat_max"]), (&240.into(), &2.into()));
-    edge.send(edge_frame::Body::Report(EdgeReport { connections: 5, max_connections: 9, draining: true }));
+    edge.send(edge_frame::Body::Report(EdgeReport {
+        connections: 5,
+        max_connections: 9,
+        draining: true,
+        isps: Vec::new(),
+    }));
     eventually("no draining edge", || (weighted("web")["data"]["nodes"][0] == "localhost").then_some(()));
     let instances = publisher.get("/goim/nodes/instances").body;
     let instances: serde_json::Value = serde_json::from_str(&instances).expect("JSON");

@@ -25,8 +25,13 @@ fn round(criterion: &mut Criterion) {
     let run = run();
     for members in MEMBERS {
         group.throughput(Throughput::Elements(u64::from(members)));
-        for (name, order) in [("as they stand", MemberOrder::OfSlab), ("shuffled", MemberOrder::Shuffled)] {
-            let mut tables = Tables::with_room_of(members, order);
+        let shuffled = || Tables::with_room_of(members, MemberOrder::Shuffled);
+        let rows = [
+            ("as they stand", Tables::with_room_of(members, MemberOrder::OfSlab)),
+            ("shuffled", shuffled()),
+            ("shuffled, in lanes", shuffled().in_lanes()),
+        ];
+        for (name, mut tables) in rows {
             group.bench_function(BenchmarkId::new(name, members), |bencher| {
                 bencher.iter(|| assert_eq!(tables.round(&run), members));
             });

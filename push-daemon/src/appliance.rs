@@ -4,6 +4,9 @@
 //! spread over time, shards, trunk, admin. A shard that ends by itself takes the process down: an edge that
 //! serves a part of its clients is worse than one that is restarted.
 
+mod lanes;
+mod tables;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -16,14 +19,16 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use sd_notify::NotifyState;
 use settings::ListenAddress;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use wire::key::KeySecret;
 use wire::trunk::NodeAddress;
 
+use self::tables::Follower;
 use crate::admin::{self, ShardView, Sources};
 use crate::config::Config;
 use crate::kernel::steer::Steering;
 use crate::kernel::{KernelError, KernelPlane};
+use crate::lanes::LaneOrder;
 use crate::plan::Plan;
 use crate::shard::news::NewsDesk;
 use crate::shard::order::Order;
@@ -36,8 +41,8 @@ use crate::trunk::{self, Identity, Parts, TrunkStatus};
 /// How often the parts are looked after.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often rules that have expired give their places back, in watches. The filter passes over them at once.
-const RULE_SWEEP_WATCHES: u32 = 10;
+/// How long an order waits before a full queue is tried again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Beyond the drain, for goodbyes that linger.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -99,6 +104,9 @@ pub struct Appliance {
     sources: Arc<Sources>,
     trunk: TrunkThread,
     stop_admin: oneshot::Sender<()>,
+    /// Held by who changes the plan of lanes.
+    changing_lanes: tokio::sync::Mutex<()>,
+    tables: Follower,
     draining: Arc<AtomicBool>,
     drain_ms: u32,
     admin_address: SocketAddr,
@@ -112,6 +120,13 @@ impl Appliance {
     pub async fn start(config: &Config) -> Result<Self, ApplianceError> {
         let started = Instant::now();
         let kernel = bring_up_kernel(config)?;
+        let tables = match &kernel {
+            Some(plane) => Follower::start(plane.pin_root().to_path_buf()).map_err(|error| ApplianceError::Host {
+                what: "start the thread that follows the kernel's tables",
+                error,
+            })?,
+            None => Follower::of_nothing(),
+        };
         let plan = Plan::of(config)?;
         let secret = KeySecret::new(u128::from_ne_bytes(random()?));
         let incarnation = u64::from_ne_bytes(random()?);
@@ -136,6 +151,7 @@ impl Appliance {
             shards: views.collect(),
             trunk: Arc::new(TrunkStatus::new(&config.trunk.lines)),
             kernel: kernel.map(Mutex::new),
+            lanes: Mutex::new(LaneOrder::none()),
             steering,
             started,
         });
@@ -172,7 +188,8 @@ impl Appliance {
             sends = if in_ring { "io_uring" } else { "one by one" }, "ready for clients"
         );
         let drain_ms = config.limits.drain_ms.get_u32();
-        Ok(Self { shards, sources, trunk, stop_admin, draining, drain_ms, admin_address })
+        let changing_lanes = tokio::sync::Mutex::new(());
+        Ok(Self { shards, sources, trunk, stop_admin, changing_lanes, tables, draining, drain_ms, admin_address })
     }
 
     /// Where operators look.
@@ -189,20 +206,25 @@ impl Appliance {
         let mut ticker = interval(WATCH_INTERVAL);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
-        let mut watches = 0_u32;
         let mut storm = Storm::default();
+        let mut plans = self.tables.plans();
+        plans.mark_changed();
         tokio::pin!(signal);
         loop {
             tokio::select! {
                 () = &mut signal => return Ok(()),
+                Ok(()) = plans.changed() => {
+                    let plan = plans.borrow_and_update().clone();
+                    // A shard that does not take it must not keep us from the others, nor from the signal.
+                    if timeout(WATCH_INTERVAL, self.set_lanes(plan)).await.is_err() {
+                        plans.mark_changed();
+                    }
+                }
                 _ = ticker.tick() => {
                     self.sources.sample(last.elapsed());
+                    self.sources.look_after_kernel();
                     self.after_a_storm(&mut storm);
                     last = Instant::now();
-                    watches = watches.wrapping_add(1);
-                    if watches.is_multiple_of(RULE_SWEEP_WATCHES) {
-                        self.sources.sweep_rules();
-                    }
                     if let Some(ended) = self.shards.iter().position(|shard| shard.thread.is_finished()) {
                         return Err(ApplianceError::ShardEnded(ended));
                     }
@@ -279,7 +301,7 @@ impl Appliance {
                     // The queue is bounded and its shard takes from it: there is room in a moment.
                     Err(back) => {
                         shard.handle.wake();
-                        std::thread::sleep(Duration::from_millis(1));
+                        std::thread::sleep(FULL_QUEUE_PAUSE);
                         next = back;
                     }
                 }
@@ -323,6 +345,12 @@ fn bring_up_kernel(config: &Config) -> Result<Option<KernelPlane>, ApplianceErro
         interface = kernel.interface, mode = %kernel.mode, ports = ?kernel.protected_ports, arrival = ?plane.arrival(),
         pins = %plane.pin_dir().display(), "the filter is in force"
     );
+    for note in plane.notes() {
+        tracing::warn!("{note}");
+    }
+    if let Some(Ok(backend)) = plane.shaping() {
+        tracing::info!(interface = kernel.interface, %backend, "egress is shaped");
+    }
     Ok(Some(plane))
 }
 

@@ -398,7 +398,8 @@ mod tests {
         // The filter is off unless the table is there; then these are its defaults.
         let kernel = read(&example::everything(SHIPPED)).kernel.unwrap();
         let defaults = KernelConfig::new(kernel.interface.clone(), kernel.mode);
-        assert_eq!(KernelConfig { management: Vec::new(), ..kernel }, defaults);
+        // These have examples: not said, they are found out.
+        assert_eq!(KernelConfig { management: Vec::new(), shape_by: None, cgroup: None, ..kernel }, defaults);
     }
 
     #[test]

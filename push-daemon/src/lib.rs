@@ -7,8 +7,8 @@
 //! Layout: [`process`] runtime and signals · [`log`] lines that nobody has to read · [`appliance`] builds the parts,
 //! starts and stops them, `plan` how many shards, `storm` when their memory goes back · [`config`] the settings ·
 //! [`block`] memory that many connections are sent from, `buffers` where it comes from, [`format`](mod@format) the ways
-//! to head and pack it, [`compress`] its short forms · [`shard`] the data plane · [`trunk`] upstream · [`kernel`] XDP ·
-//! [`admin`] what operators see · [`pushctl`] the network engineer's CLI
+//! to head and pack it, [`compress`] its short forms · [`lanes`] what each ISP's clients may take · [`shard`] the data
+//! plane · [`trunk`] upstream · [`kernel`] XDP · [`admin`] what operators see · [`pushctl`] the network engineer's CLI
 
 pub mod admin;
 pub mod appliance;
@@ -18,6 +18,7 @@ pub mod compress;
 pub mod config;
 pub mod format;
 pub mod kernel;
+pub mod lanes;
 pub mod log;
 mod plan;
 pub mod process;

@@ -8,7 +8,8 @@ mod counting;
 mod edge_in_process;
 
 use counting::Heap;
-use edge_in_process::{Client, Edge};
+use edge_in_process::{Client, Edge, eventually};
+use push_daemon::lanes::{Lane, LanePlan};
 use wire::goim::op;
 use wire::trunk::batch::Target;
 use wire::trunk::{All, Keys, Mids};
@@ -31,6 +32,9 @@ const BURST: usize = 200;
 /// What blocks of all sizes need once, on both shards: how long merged blocks become is up to the moment, so that no
 /// warm-up can have seen all of them.
 const ONCE: i64 = 120;
+
+/// Bytes a second that a burst waits for.
+const SLOW: u64 = 8_000_000;
 
 /// What the trunk may allocate for one push: the frame, its decoding, the order for each shard.
 const PER_PUSH: i64 = 24;
@@ -94,6 +98,26 @@ impl House {
         push(&self.edge, &Target::All(All { speed: 0 }), count, &mut all);
     }
 
+    /// Everybody is in a lane of this rate from now on.
+    fn pace(&self, rate: u64) {
+        let lane = Lane { id: 1, name: "everybody".to_owned(), rate, burst: 0 };
+        let prefixes = [("127.0.0.0/8".parse().unwrap(), 1)];
+        self.edge.set_lanes(LanePlan::new(vec![lane], &prefixes).unwrap());
+        let everybody = (self.members.len() + self.idle.len()) as u64;
+        eventually("everybody is in the lane", || {
+            self.edge
+                .appliance
+                .lanes()
+                .first()
+                .filter(|lane| (lane.rate, lane.connections) == (rate, everybody))
+                .map(drop)
+        });
+    }
+
+    fn delayed(&self) -> u64 {
+        self.edge.appliance.lanes()[0].delayed_total
+    }
+
     /// Many at once, so that some merge.
     fn burst(&mut self) {
         for number in 0..BURST {
@@ -137,6 +161,24 @@ fn shards_allocate_nothing(house: &mut House) {
     assert!(allocations <= ONCE, "{allocations} for {} messages in bursts, sends: {send}", 20 * BURST);
 }
 
+/// The same in a lane, whether it has enough for everybody or has them wait.
+fn lanes_allocate_nothing(house: &mut House) {
+    let (send, targets) = (house.send, house.targets());
+    house.pace(1_000_000_000);
+    house.warm_up(&targets);
+    for (name, target) in &targets {
+        let allocations = allocated(SHARDS, || house.push_to_members(target, BROADCASTS));
+        assert_eq!(allocations, 0, "{BROADCASTS} pushes to {name} in a lane, sends: {send}");
+    }
+    house.pace(SLOW);
+    (0..10).for_each(|_| house.burst());
+    let delayed = house.delayed();
+    let allocations = allocated(SHARDS, || (0..20).for_each(|_| house.burst()));
+    assert!(house.delayed() > delayed, "they waited");
+    assert!(allocations <= ONCE, "{allocations} for {} messages that wait for a lane, sends: {send}", 20 * BURST);
+    house.edge.set_lanes(LanePlan::default());
+}
+
 /// What the trunk allocates for a push does not grow with the number of those who hear it.
 fn the_hub_allocates_by_the_batch(house: &mut House) {
     let mut few: Vec<_> = (0..4).map(|number| house.edge.join(false, 2_000 + number, 2)).collect();
@@ -156,6 +198,7 @@ fn the_data_plane_allocates_nothing_for_messages_and_idle_connections() {
     for send in ["plain", "auto"] {
         let mut house = House::with(send);
         shards_allocate_nothing(&mut house);
+        lanes_allocate_nothing(&mut house);
         the_hub_allocates_by_the_batch(&mut house);
         house.edge.stop();
     }

@@ -119,6 +119,59 @@ fn open_connections_hold_back_new_ones_only() {
 }
 
 #[test]
+fn a_source_that_is_remembered_meets_every_change_at_once() {
+    let Some(mut filter) = limited(|limits| limits.packets_per_s = 1_000_000) else { return };
+    let isp = |name: &str, prefixes: &[&str]| IspSpec {
+        name: name.into(),
+        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        ..IspSpec::default()
+    };
+    for (source, neighbour, deny, far) in [
+        ("203.0.113.9", "203.0.113.10", "203.0.113.8/31", "10.0.0.0/8"),
+        ("2001:db8::9", "2001:db8::10", "2001:db8::8/126", "2001:db9::/32"),
+    ] {
+        let twice = |filter: &mut FilterUnderTest| reasons(filter, &[ack(source), ack(source), ack(neighbour)]);
+        let whose = |filter: &mut FilterUnderTest| {
+            let before = filter.tables().isp_counters().unwrap();
+            assert_eq!(twice(filter), [NoRule; 3]);
+            let after = filter.tables().isp_counters().unwrap();
+            let moved = after.iter().filter(|now| {
+                before
+                    .iter()
+                    .find(|was| was.number == now.number)
+                    .is_none_or(|was| was.passed_packets != now.passed_packets)
+            });
+            moved.map(|now| now.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(twice(&mut filter), [NoRule; 3]);
+        filter.set_rules(&[&format!("deny {deny}")]);
+        assert_eq!(
+            twice(&mut filter),
+            [Denied, Denied, NoRule],
+            "a deny that is longer than an IPv6 source is wide, too"
+        );
+        filter.set_rules(&[&format!("deny {far}")]);
+        assert_eq!(twice(&mut filter), [NoRule; 3]);
+
+        assert_eq!(whose(&mut filter), [""]);
+        filter
+            .tables()
+            .set_isp(&isp("north", &[if source.contains(':') { "2001:db8::/32" } else { "203.0.0.0/16" }]))
+            .unwrap();
+        assert_eq!(whose(&mut filter), ["north"]);
+        filter
+            .tables()
+            .set_isp(&isp("south", &[&format!("{source}/{}", if source.contains(':') { 128 } else { 32 })]))
+            .unwrap();
+        assert_eq!(whose(&mut filter), ["north", "south"], "the source is another's, its neighbour is not");
+        filter.tables().remove_isp("south").unwrap();
+        filter.tables().remove_isp("north").unwrap();
+        assert_eq!(whose(&mut filter), [""]);
+        filter.set_rules(&[]);
+    }
+}
+
+#[test]
 fn observing_tells_what_the_limits_would_drop() {
     let Some(mut filter) = FilterUnderTest::bring_up_observing() else { return };
     filter.tables().set_limits(&SourceLimits { packets_per_s: 1, packet_burst: 1, ..SourceLimits::default() }).unwrap();

@@ -51,7 +51,7 @@ pub(crate) struct Need {
 }
 
 /// In the order in which they are got: the linker is built for the compiler's LLVM, packages come before both.
-pub(crate) const NEEDS: [Need; 11] = [
+pub(crate) const NEEDS: [Need; 12] = [
     Need {
         name: "a C compiler",
         what_for: "linking whatever cargo builds",
@@ -107,6 +107,13 @@ pub(crate) const NEEDS: [Need; 11] = [
         purpose: Purpose::Test,
         is_there: || find_program("systemd-analyze").is_some(),
         way: Way::Apt(&["systemd"]),
+    },
+    Need {
+        name: "bpftool",
+        what_for: "the test that takes over the pins of an earlier version, which it makes",
+        purpose: Purpose::Test,
+        is_there: || find_program("bpftool").is_some(),
+        way: Way::Apt(&["bpftool"]),
     },
     Need {
         name: "qemu-system-x86",

@@ -116,7 +116,7 @@ mod tests {
     fn a_rate_turns_bytes_into_time() {
         let rate = Rate::new(6_250_000, 62_500);
         assert_eq!(rate.credit_ns, 10_000_000);
-        assert_eq!(rate.ns_of(1_500), 239_999);
+        assert_eq!(rate.ns_of(1_500), 240_000);
         assert_eq!(Rate::new(0, 5), Rate::default());
         // The slowest rate and the longest packet do not overflow.
         assert_eq!(Rate::new(LEAST_BYTES_PER_S, 0).ns_of(65_535), 65_535_000_000);

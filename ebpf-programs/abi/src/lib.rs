@@ -5,9 +5,10 @@
 //! garbage). It does not: parse packets, open maps or decide anything.
 //!
 //! Layout: `rules` what a filter table holds · `generation` which of two rule sets is in force · `limits` what one source may do ·
-//! `isps` who a prefix belongs to, and his rates · `verdict` what became of a packet and why · `events` a sample of the drops ·
-//! `settings` the switches · `maps` names and bounds · `steer` which shard gets a connection · `clients` all of the above for
-//! the clients that tests play · `pod` the userspace promise that these types are plain bytes (feature `user`).
+//! `isps` who a prefix belongs to, and his rates · `shaping` how his egress is held to them · `measuring` what connections saw ·
+//! `verdict` what became of a packet and why · `events` a sample of the drops · `settings` the switches · `maps` names and bounds ·
+//! `steer` which shard gets a connection · `clients` all of the above for the clients that tests play · `pod` the userspace promise
+//! that these types are plain bytes (feature `user`).
 
 pub mod clients;
 pub mod events;
@@ -15,10 +16,12 @@ pub mod generation;
 pub mod isps;
 pub mod limits;
 pub mod maps;
+pub mod measuring;
 #[cfg(feature = "user")]
 mod pod;
 pub mod rules;
 pub mod settings;
+pub mod shaping;
 pub mod steer;
 pub mod verdict;
 

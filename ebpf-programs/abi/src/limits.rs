@@ -41,8 +41,8 @@ pub struct Limits {
     pub v6_bits: u16,
     /// `v4_bits` as a mask, in network byte order.
     pub v4_mask: V4,
-    /// Zero.
-    pub reserved: u32,
+    /// [`REMEMBER_V4`] and [`REMEMBER_V6`]: whether all addresses of a source get the same answer from this set's tries.
+    pub remember: u32,
     /// `v6_bits` as a mask, in network byte order.
     pub v6_mask: V6,
 }
@@ -61,9 +61,39 @@ pub struct SourceState {
     pub packets: u64,
     /// Those of them that a limit stopped.
     pub over: u64,
+    /// What the tries said of it, see [`known`]; 0 = they were not asked.
+    pub known: u64,
 }
 
-const _: () = assert!(size_of::<SourceState>() == 32);
+const _: () = assert!(size_of::<SourceState>() == 40);
+
+/// No prefix of a rule or an ISP is longer than an IPv4 source is wide: what holds for one of its addresses holds for all.
+pub const REMEMBER_V4: u32 = 1;
+/// The same for IPv6.
+pub const REMEMBER_V6: u32 = 2;
+
+/// "No prefix's rule, and this ISP", as of an edition of the tables and a generation; never 0.
+///
+/// A walk through a large trie misses the cache at every step, and an established client sends many packets: what the tries
+/// said of its source stands beside its limits until something in the tries changes.
+#[inline(always)]
+#[must_use]
+pub const fn known(edition: u64, generation: u32, isp: u32) -> u64 {
+    stamp(edition, generation) << 8 | (isp & 0xff) as u64
+}
+
+/// The ISP that `known` tells, if it is of this edition and generation.
+#[inline(always)]
+#[must_use]
+pub const fn known_isp(known: u64, edition: u64, generation: u32) -> Option<u32> {
+    if known >> 8 == stamp(edition, generation) & (u64::MAX >> 8) { Some((known & 0xff) as u32) } else { None }
+}
+
+/// One more than it need be, so that it is not 0.
+#[inline(always)]
+const fn stamp(edition: u64, generation: u32) -> u64 {
+    (edition + 1) << 1 | (generation & 1) as u64
+}
 
 /// `bits` leading ones, as bytes in network order.
 #[must_use]
@@ -81,6 +111,18 @@ pub const fn mask<const BYTES: usize>(bits: u16) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_holds_for_its_edition_and_generation_only() {
+        for (edition, generation, isp) in [(0, 0, 0), (0, 1, 255), (7, 0, 3), (1 << 50, 1, 1)] {
+            let known = known(edition, generation, isp);
+            assert_ne!(known, 0);
+            assert_eq!(known_isp(known, edition, generation), Some(isp));
+            assert_eq!(known_isp(known, edition + 1, generation), None);
+            assert_eq!(known_isp(known, edition, 1 - generation), None);
+            assert_eq!(known_isp(0, edition, generation), None);
+        }
+    }
 
     #[test]
     fn a_mask_is_leading_ones() {

@@ -7,6 +7,8 @@
 pub const SETTINGS: &str = "SETTINGS";
 /// One entry: the word of [`generation`](crate::generation).
 pub const GENERATION: &str = "GENERATION";
+/// One entry: a number that grows with every change of a trie in force.
+pub const EDITION: &str = "EDITION";
 /// One bit per TCP port, [`PORT_WORDS`] words: the ports that the filter guards.
 pub const PROTECTED: &str = "PROTECTED";
 /// Destination addresses that the filter guards: hash, [`V6`](crate::rules::V6) (IPv4 mapped) to 1.
@@ -51,6 +53,18 @@ pub const EVENTS: &str = "EVENTS";
 pub const LISTENING: &str = "LISTENING";
 /// One entry per CPU: [`Telling`](crate::events::Telling).
 pub const TELLING: &str = "TELLING";
+/// One entry: [`Shaping`](crate::shaping::Shaping).
+pub const SHAPING: &str = "SHAPING";
+/// ISP's number to its [`Shaper`](crate::shaping::Shaper).
+pub const SHAPERS: &str = "SHAPERS";
+/// ISP's number to its per-CPU [`ShapeCounter`](crate::shaping::ShapeCounter).
+pub const SHAPED: &str = "SHAPED";
+/// One entry: [`Measuring`](crate::measuring::Measuring).
+pub const MEASURING: &str = "MEASURING";
+/// ISP's number to its per-CPU [`Measured`](crate::measuring::Measured).
+pub const MEASURED: &str = "MEASURED";
+/// Storage of sockets: [`Sampled`](crate::measuring::Sampled).
+pub const SAMPLED: &str = "SAMPLED";
 /// Generation to what its place holds: bit 0 says a whole rule set, the others count changes of its ISPs. Only userspace reads it.
 pub const SETS: &str = "SETS";
 /// Comments of rules: hash, number to [`COMMENT_BYTES`](crate::rules::COMMENT_BYTES) bytes. Only userspace reads it.
@@ -59,10 +73,11 @@ pub const COMMENTS: &str = "COMMENTS";
 /// The maps of a rule set: each is an array of maps, a place per generation.
 pub const RULE_SET: [&str; 6] = [HOSTS_V4, HOSTS_V6, PREFIXES_V4, PREFIXES_V6, ISPS_V4, ISPS_V6];
 
-/// Every map of the filter, in the order in which they are pinned.
-pub const ALL: [&str; 26] = [
+/// Every map of the programs, in the order in which they are pinned.
+pub const ALL: [&str; 33] = [
     SETTINGS,
     GENERATION,
+    EDITION,
     SETS,
     PROTECTED,
     ADDRESSES,
@@ -87,10 +102,20 @@ pub const ALL: [&str; 26] = [
     LISTENING,
     TELLING,
     COMMENTS,
+    SHAPING,
+    SHAPERS,
+    SHAPED,
+    MEASURING,
+    MEASURED,
+    SAMPLED,
 ];
 
 /// The XDP program.
 pub const FILTER: &str = "filter";
+/// The program at the egress.
+pub const SHAPE: &str = "shape";
+/// The program that sockets call.
+pub const MEASURE: &str = "measure";
 
 /// Words of 64 ports in [`PROTECTED`].
 pub const PORT_WORDS: u32 = 65_536 / 64;

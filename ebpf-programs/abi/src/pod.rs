@@ -6,8 +6,10 @@ use crate::{
     events::{Event, Telling},
     isps::{Isp, IspCounter, Policer, Rate},
     limits::{Limits, SourceState},
+    measuring::{Measured, Measuring, Sampled},
     rules::RuleValue,
     settings::Settings,
+    shaping::{ShapeCounter, Shaper, Shaping},
     steer::{Place, ShardWord, Span},
     verdict::Counter,
 };
@@ -20,7 +22,7 @@ unsafe impl aya::Pod for Settings {}
 unsafe impl aya::Pod for Counter {}
 // SAFETY: as above: 4 * 8 + 5 * 4 + 2 * 2 + 4 + 4 + 16.
 unsafe impl aya::Pod for Limits {}
-// SAFETY: as above: 4 * 8.
+// SAFETY: as above: 5 * 8.
 unsafe impl aya::Pod for SourceState {}
 // SAFETY: as above: 4 * 8.
 unsafe impl aya::Pod for Rate {}
@@ -34,6 +36,18 @@ unsafe impl aya::Pod for IspCounter {}
 unsafe impl aya::Pod for Event {}
 // SAFETY: as above: 8 + 8.
 unsafe impl aya::Pod for Telling {}
+// SAFETY: as above: 4 + 4 + 8 + 8 + 4 + 4.
+unsafe impl aya::Pod for Shaping {}
+// SAFETY: as above: 2 * 8 + 6 * 8.
+unsafe impl aya::Pod for Shaper {}
+// SAFETY: as above: 6 * 8.
+unsafe impl aya::Pod for ShapeCounter {}
+// SAFETY: as above: 4 + 4.
+unsafe impl aya::Pod for Measuring {}
+// SAFETY: as above: 8 * 8 + 24 * 8.
+unsafe impl aya::Pod for Measured {}
+// SAFETY: as above: 4 + 4.
+unsafe impl aya::Pod for Sampled {}
 // SAFETY: as above: 8 + 5 * 4 + 4.
 unsafe impl aya::Pod for Client {}
 // SAFETY: as above: 16 * 4 + 256.

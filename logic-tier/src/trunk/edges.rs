@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wire::trunk::{EdgeReport, NodeAddress, Position, TierFrame};
+use wire::trunk::{EdgeReport, IspReport, NodeAddress, Position, TierFrame};
 
 use crate::bus::Span;
 use crate::metrics::LineEnd;
@@ -62,6 +62,8 @@ pub struct EdgeView {
     pub address: NodeAddress,
     /// Its last figures.
     pub report: EdgeReport,
+    /// What its connections see by ISP, as last reported; taken out of `report`, which is copied often.
+    pub isps: Arc<[IspReport]>,
     /// When it last reported, in milliseconds since 1970; when it came, if it has not reported.
     pub reported_ms: u64,
     /// Clients that were sent to it since it last reported.
@@ -164,6 +166,7 @@ impl Edges {
                 name: who.name.clone(),
                 address: who.address,
                 report: EdgeReport::default(),
+                isps: Arc::default(),
                 reported_ms: now_ms,
                 handed_out: 0,
             },
@@ -233,8 +236,9 @@ impl Edges {
     }
 
     /// The edge's own figures.
-    pub(super) fn report(&self, name: &str, id: EdgeId, report: EdgeReport, now_ms: u64) {
+    pub(super) fn report(&self, name: &str, id: EdgeId, mut report: EdgeReport, now_ms: u64) {
         if let Some(edge) = self.lock().get_mut(name, id) {
+            edge.view.isps = std::mem::take(&mut report.isps).into();
             edge.view.report = report;
             edge.view.reported_ms = now_ms;
             edge.view.handed_out = 0;

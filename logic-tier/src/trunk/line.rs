@@ -189,6 +189,9 @@ impl Listener {
                     Ok(())
                 }
                 Some(edge_frame::Body::Report(report)) => {
+                    for isp in &report.isps {
+                        tracing::debug!(edge = self.name, ?isp, "what clients' networks are like");
+                    }
                     self.trunk.edges.report(&self.name, self.edge, report, wall_clock_ms());
                     Ok(())
                 }

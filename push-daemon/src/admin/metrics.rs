@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::Sources;
+use super::{LaneStatus, Sources};
 use crate::kernel::steer::Steering;
 use crate::shard::counters::{Counter, Counters};
 use crate::shard::reason::CloseReason;
@@ -28,6 +28,7 @@ impl fmt::Debug for Figures {
 
 type OfShard = fn(&Counters) -> &Counter;
 type OfTrunk = fn(&TrunkStatus) -> &AtomicU64;
+type OfLane = fn(&LaneStatus) -> u64;
 
 /// Counters of each shard; the encoder adds `_total`.
 const SHARD_COUNTERS: &[(&str, &str, OfShard)] = &[
@@ -83,6 +84,20 @@ const TRUNK_COUNTERS: &[(&str, &str, OfTrunk)] = &[
     ("resyncs", "Full pictures of the sessions sent", |t| &t.resyncs_total),
 ];
 
+const LANE_COUNTERS: &[(&str, &str, OfLane)] = &[
+    ("lane_bytes", "Bytes to the ISP's clients, with headers, as far as user space can tell", |lane| lane.bytes_total),
+    ("lane_delayed", "Sends that had to wait for the ISP's lane", |lane| lane.delayed_total),
+    ("lane_closed", "Connections closed because they waited too long for the ISP's lane, or for too much", |lane| {
+        lane.closed_total
+    }),
+];
+
+const LANE_GAUGES: &[(&str, &str, OfLane)] = &[
+    ("lane_rate_bytes", "Bytes per second that the ISP's lane may take; 0 is no bound", |lane| lane.rate),
+    ("lane_connections", "Connections from the ISP's addresses", |lane| lane.connections),
+    ("lane_waiting", "Connections that wait for the ISP's lane", |lane| lane.waiting),
+];
+
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let sources = &*self.0;
@@ -116,11 +131,31 @@ impl Collector for Figures {
         for line in &sources.trunk.lines {
             gauge(&mut lines, &[("line", &line.name)], u64::from(line.up.load(Relaxed)))?;
         }
+        lanes(&mut encoder, &sources.lanes())?;
         if let Some(steering) = &sources.steering {
             steered(&mut encoder, steering)?;
         }
         sources.kernel(|plane| kernel(&mut encoder, plane)).unwrap_or(Ok(()))
     }
+}
+
+fn lanes(encoder: &mut DescriptorEncoder<'_>, lanes: &[LaneStatus]) -> Result<(), fmt::Error> {
+    if lanes.is_empty() {
+        return Ok(());
+    }
+    for (name, help, figure) in LANE_COUNTERS {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for lane in lanes {
+            counter(&mut family, &[("isp", &lane.isp)], figure(lane))?;
+        }
+    }
+    for (name, help, figure) in LANE_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for lane in lanes {
+            gauge(&mut family, &[("isp", &lane.isp)], figure(lane))?;
+        }
+    }
+    Ok(())
 }
 
 fn steered(encoder: &mut DescriptorEncoder<'_>, steering: &Steering) -> Result<(), fmt::Error> {
@@ -152,10 +187,10 @@ fn kernel(encoder: &mut DescriptorEncoder<'_>, plane: &crate::kernel::KernelPlan
     for count in &counts {
         counter(&mut bytes, &[("verdict", count.verdict), ("reason", count.reason.name())], count.bytes)?;
     }
-    Ok(())
+    super::isps::encode(encoder, plane)
 }
 
-fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> Result<(), fmt::Error> {
+pub(super) fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> Result<(), fmt::Error> {
     ConstCounter::new(value).encode(family.encode_family(&labels)?)
 }
 

@@ -3,8 +3,11 @@
 //! It reads figures that shards and the trunk keep anyway, and changes nothing. It has no access control, so it
 //! listens on loopback unless told otherwise.
 //!
-//! Layout: `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus
+//! Layout: `page` the embedded files · `stats` one snapshot as JSON · `metrics` the same for Prometheus · `lanes` the lanes
+//! for both · `isps` what the kernel plane tells by ISP
 
+mod isps;
+mod lanes;
 mod metrics;
 mod page;
 mod stats;
@@ -27,8 +30,10 @@ use tokio::sync::oneshot;
 
 use crate::kernel::KernelPlane;
 use crate::kernel::steer::Steering;
+use crate::lanes::LaneOrder;
 use crate::shard::counters::Counters;
 use crate::trunk::TrunkStatus;
+pub use lanes::LaneStatus;
 use stats::Stats;
 
 /// How often the load of each shard is taken.
@@ -51,6 +56,8 @@ pub struct Sources {
     pub trunk: Arc<TrunkStatus>,
     /// The filter, if one was configured. Only this side takes the lock.
     pub kernel: Option<Mutex<KernelPlane>>,
+    /// The lanes that shards keep to. Shards have copies of their own.
+    pub lanes: Mutex<LaneOrder>,
     /// Where connections are steered, if they are.
     pub steering: Option<Arc<Steering>>,
     /// When the daemon began.
@@ -116,13 +123,18 @@ impl Sources {
         }
     }
 
-    /// Takes expired rules out of the filter's tables.
-    pub fn sweep_rules(&self) {
-        let swept = self.kernel(|plane| plane.tables_mut().sweep_expired());
-        match swept {
-            Some(Ok(count)) if count > 0 => tracing::info!(count, "rules of the filter have expired"),
-            Some(Err(error)) => tracing::warn!(%error, "cannot take expired rules out of the filter's tables"),
-            _ => {}
+    /// Sees to it that egress is shaped as the rates in force say, and takes what connections see for the trunk's reports.
+    pub fn look_after_kernel(&self) {
+        let looked = self.kernel(|plane| (plane.keep_shaping(), plane.tables().measurements()));
+        let Some((shaping, measurements)) = looked else { return };
+        match shaping {
+            Ok(Some(changed)) => tracing::warn!("{changed}"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot look after shaping"),
+        }
+        match measurements {
+            Ok(measurements) => self.trunk.report_isps(&measurements),
+            Err(error) => tracing::debug!(%error, "cannot read what was measured"),
         }
     }
 

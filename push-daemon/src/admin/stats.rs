@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use abi::verdict::Verdict;
 use serde::Serialize;
 
-use super::Sources;
+use super::{LaneStatus, Sources};
 use crate::kernel::KernelPlane;
 use crate::shard::counters::Counter;
 use crate::shard::reason::CloseReason;
@@ -34,6 +34,7 @@ pub(crate) struct Stats {
     closed_by_reason: BTreeMap<&'static str, u64>,
     trunk: Trunk,
     shards: Vec<Shard>,
+    lanes: Vec<LaneStatus>,
     kernel: Option<Kernel>,
 }
 
@@ -137,6 +138,7 @@ impl Stats {
                     loop_busy_permille: shard.load.permille.load(Relaxed),
                 })
                 .collect(),
+            lanes: sources.lanes(),
             kernel: sources.kernel(|plane| kernel(plane)),
         }
     }

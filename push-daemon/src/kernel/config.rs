@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::error::KernelError;
+use super::{error::KernelError, shape::Backend};
 
 /// Where a package puts the object.
 pub const DEFAULT_OBJECT: &str = "/usr/lib/push-appliance/push-appliance.bpf.o";
@@ -120,6 +120,24 @@ pub struct KernelConfig {
     /// Have new connections steered to a shard of the CPU that they came in on, where the kernel can (Linux 5.17).
     #[serde(default = "default_steer")]
     pub steer: bool,
+    /// Hold what leaves for an ISP's clients to his egress rate. It sets up the interface's root queue, so it has to be asked for.
+    #[serde(default)]
+    pub shape: bool,
+    /// By what. Not said: by `fq` where the kernel has it, else by HTB.
+    #[serde(default)]
+    pub shape_by: Option<Backend>,
+    /// Packets that would wait longer than this are refused, which TCP takes as a sign to send less; nothing is lost by it.
+    #[serde(default = "default_drop_horizon_ms")]
+    pub drop_horizon_ms: u32,
+    /// Count connections, and take round-trip times and loss by ISP. Without it there is no limit on open connections either.
+    #[serde(default = "default_measure")]
+    pub measure: bool,
+    /// One connection in so many is sampled for round-trip times and loss; 0 = none.
+    #[serde(default = "default_measure_one_in")]
+    pub measure_one_in: u32,
+    /// Control group (of version 2) whose sockets are measured. Not said: the root.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
 }
 
 fn default_object() -> PathBuf {
@@ -146,6 +164,22 @@ fn default_max_sources() -> u32 {
     262_144
 }
 
+/// Long enough for what a few senders put into a queue before TCP slows them down, short enough for live chat.
+fn default_drop_horizon_ms() -> u32 {
+    50
+}
+
+fn default_measure() -> bool {
+    true
+}
+
+fn default_measure_one_in() -> u32 {
+    16
+}
+
+/// What is above it no longer is a queue's delay.
+const MAX_DROP_HORIZON_MS: u32 = 2_000;
+
 /// Above this a table is a mistake in the file, not a plan: 16 million rules take more than a gigabyte of kernel memory.
 const MAX_TABLE: u32 = 1 << 24;
 
@@ -168,6 +202,12 @@ impl KernelConfig {
             observe: false,
             trace: false,
             steer: true,
+            shape: false,
+            shape_by: None,
+            drop_horizon_ms: default_drop_horizon_ms(),
+            measure: default_measure(),
+            measure_one_in: default_measure_one_in(),
+            cgroup: None,
         }
     }
 
@@ -192,6 +232,10 @@ impl KernelConfig {
             if value == 0 || value > MAX_TABLE {
                 return Some((name, format!("{name} = {value}: must be 1 to {MAX_TABLE}")));
             }
+        }
+        if !(1..=MAX_DROP_HORIZON_MS).contains(&self.drop_horizon_ms) {
+            let what = format!("drop_horizon_ms = {}: must be 1 to {MAX_DROP_HORIZON_MS}", self.drop_horizon_ms);
+            return Some(("drop_horizon_ms", what));
         }
         let (count, most) = (self.protected_addresses.len(), abi::maps::MAX_ADDRESSES as usize);
         if count > most {
@@ -236,6 +280,7 @@ mod tests {
         refused(|config| config.protected_ports = vec![3101, 0], "protected_ports");
         refused(|config| config.max_hosts = 0, "max_hosts");
         refused(|config| config.max_prefixes = u32::MAX, "max_prefixes");
+        refused(|config| config.drop_horizon_ms = 0, "drop_horizon_ms");
         refused(|config| config.management = vec!["192.0.2.0/24".parse().unwrap(); 257], "management");
     }
 }

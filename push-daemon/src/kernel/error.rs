@@ -276,9 +276,8 @@ impl KernelError {
 
     pub(super) fn load_program(path: &std::path::Path, error: ProgramError) -> Self {
         match error {
-            ProgramError::LoadError { io_error, verifier_log }
-                if io_error.kind() != io::ErrorKind::PermissionDenied =>
-            {
+            // EACCES is the verifier's refusal; EPERM is about who we are.
+            ProgramError::LoadError { io_error, verifier_log } if io_error.raw_os_error() != Some(libc::EPERM) => {
                 let log = verifier_log.to_string();
                 let last = log.lines().rev().take(6).collect::<Vec<_>>();
                 let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
@@ -287,7 +286,7 @@ impl KernelError {
                     reason: format!("{io_error}; the verifier's last lines: {last}"),
                 }
             }
-            error => KernelError::program("load the filter", error),
+            error => KernelError::program("load a program", error),
         }
     }
 }

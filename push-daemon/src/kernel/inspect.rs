@@ -12,6 +12,7 @@ use super::{
     error::KernelError,
     netlink,
     pin::PinDir,
+    shape::Backend,
     steer::{self, SteerReport},
     sys,
     tables::{RuleCounts, SourceLimits, Tables, Transaction},
@@ -46,6 +47,10 @@ pub struct Status {
     pub isps: usize,
     /// A change on trial, or one that can be taken back.
     pub transaction: Transaction,
+    /// What holds back what leaves for ISPs with an egress rate; `None`: nothing does.
+    pub shaping: Option<Backend>,
+    /// One connection in how many is sampled for round-trip times and loss; `None`: nothing is measured.
+    pub measured_one_in: Option<u32>,
     /// Which shard gets a connection; `None`: the kernel's hash decides.
     pub steering: Option<SteerReport>,
 }
@@ -88,6 +93,8 @@ pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, Kernel
         limits: tables.limits()?,
         isps: tables.isps()?.len(),
         transaction: tables.transaction()?,
+        shaping: Backend::from_kernel(&tables.shaping()?),
+        measured_one_in: if pins.measure_link().exists() { Some(tables.measuring()?.one_in) } else { None },
         steering: steer::steering(pins.root())?,
     })
 }
@@ -95,7 +102,7 @@ pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, Kernel
 fn attached(pins: &PinDir, settings: &Settings) -> Result<Option<Attached>, KernelError> {
     let failed = |source| KernelError::system(format!("look at the link {}", pins.link().display()), source);
     let link = match sys::open_pinned(&pins.link()) {
-        Ok(link) => sys::link_info(link).map_err(failed)?,
+        Ok(link) => sys::link_info(link, sys::LinkKind::Xdp).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };

@@ -3,12 +3,12 @@
 //! Maps that are pinned already are used as they are, with their rules; missing ones are created and pinned. Nothing is
 //! attached here.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{ProgramInfo, Xdp},
+    programs::{Program, ProgramError, ProgramInfo, SchedClassifier, SockOps, Xdp},
 };
 
 use aya_log::{EbpfLogger, LEVEL, Level};
@@ -20,7 +20,7 @@ use super::{
     tables::outers,
 };
 
-/// The object in the kernel: its maps pinned, its program loaded and not attached.
+/// The object in the kernel: its maps pinned, the filter loaded and not attached, the others not loaded until they are asked for.
 pub(super) struct Loaded {
     object: Ebpf,
     path: std::path::PathBuf,
@@ -58,19 +58,58 @@ impl Loaded {
 
     /// The filter.
     pub(super) fn program(&mut self) -> Result<&mut Xdp, KernelError> {
-        let refused = |reason: String| KernelError::Load { path: self.path.clone(), reason };
-        self.object
-            .program_mut(abi::maps::FILTER)
-            .ok_or_else(|| refused(format!("it holds no program named {}", abi::maps::FILTER)))?
-            .try_into()
-            .map_err(|_| refused(format!("its program {} is not an XDP program", abi::maps::FILTER)))
+        self.of_type(abi::maps::FILTER)
     }
 
-    /// Whether `running` has the same instructions and works on the same pinned maps, so that swapping would change nothing. The
-    /// maps that hold its constants are its own.
-    pub(super) fn is_same_as(&mut self, running: &ProgramInfo, pins: &PinDir) -> Result<bool, KernelError> {
+    /// The program at the egress, loaded.
+    pub(super) fn shape(&mut self) -> Result<&mut SchedClassifier, KernelError> {
+        self.of_type_loaded(abi::maps::SHAPE, SchedClassifier::load)
+    }
+
+    /// The program that sockets call, loaded.
+    pub(super) fn measure(&mut self) -> Result<&mut SockOps, KernelError> {
+        self.of_type_loaded(abi::maps::MEASURE, SockOps::load)
+    }
+
+    fn of_type_loaded<P>(
+        &mut self,
+        name: &str,
+        load: fn(&mut P) -> Result<(), ProgramError>,
+    ) -> Result<&mut P, KernelError>
+    where
+        for<'a> &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        let path = self.path.clone();
+        let is_loaded = self.any(name)?.fd().is_ok();
+        let program = self.of_type(name)?;
+        if !is_loaded {
+            load(program).map_err(|error| KernelError::load_program(&path, error))?;
+        }
+        Ok(program)
+    }
+
+    fn of_type<P>(&mut self, name: &str) -> Result<&mut P, KernelError>
+    where
+        for<'a> &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        let reason = format!("its program {name} is of another type than that of this version");
+        let path = self.path.clone();
+        self.any(name)?.try_into().map_err(|_| KernelError::Load { path, reason })
+    }
+
+    fn any(&mut self, name: &str) -> Result<&mut Program, KernelError> {
+        let path = &self.path;
+        self.object.program_mut(name).ok_or_else(|| KernelError::Load {
+            path: path.clone(),
+            reason: format!("it holds no program named {name}"),
+        })
+    }
+
+    /// Whether `running` has the same instructions as the loaded program `name` and works on the same pinned maps, so that swapping
+    /// would change nothing. The maps that hold its constants are its own.
+    pub(super) fn is_same_as(&mut self, name: &str, running: &ProgramInfo, pins: &PinDir) -> Result<bool, KernelError> {
         let failed = |error| KernelError::program("compare the loaded program with the running one", error);
-        let ours = self.program()?.info().map_err(failed)?;
+        let ours = self.any(name)?.info().map_err(failed)?;
         let pinned = abi::maps::ALL.iter().map(|name| {
             let info = MapInfo::from_pin(pins.file(name));
             info.map(|info| info.id()).map_err(|error| KernelError::map("compare the tables with those in use", error))
@@ -85,18 +124,18 @@ impl Loaded {
         Ok(ours.tag() == running.tag() && maps(&ours)? == maps(running)?)
     }
 
-    /// Pins the program at `path`, in one step where another was pinned before.
-    pub(super) fn pin_program(&mut self, path: &Path) -> Result<(), KernelError> {
-        let beside = pin::beside(path);
-        let failed = |source| KernelError::system(format!("pin the filter at {}", path.display()), source);
+    /// Pins the program `name` under its name, in one step where another was pinned before.
+    pub(super) fn pin_program(&mut self, name: &str, pins: &PinDir) -> Result<(), KernelError> {
+        let path = pins.file(name);
+        let beside = pin::beside(&path);
+        let doing = || format!("pin the program at {}", path.display());
         match fs::remove_file(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(KernelError::system(doing(), error));
+            }
             _ => {}
         }
-        let program = self.program()?;
-        program
-            .pin(&beside)
-            .map_err(|error| KernelError::pin(format!("pin the filter at {}", path.display()), error))?;
-        fs::rename(&beside, path).map_err(failed)
+        self.any(name)?.pin(&beside).map_err(|error| KernelError::pin(doing(), error))?;
+        fs::rename(&beside, &path).map_err(|error| KernelError::system(doing(), error))
     }
 }

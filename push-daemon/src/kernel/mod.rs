@@ -1,4 +1,4 @@
-//! The kernel plane: brings the XDP filter up, finds it again, and edits its tables.
+//! The kernel plane: brings the programs up, finds them again, and edits their tables.
 //!
 //! The filter, its tables and its attachment are pinned under a bpffs directory, so they outlive every process of ours: the
 //! guard stays when the daemon dies, and `pushctl` edits the tables without it. All calls are synchronous and need root, or
@@ -8,10 +8,10 @@
 //! anything about connections.
 //!
 //! Layout: `config` what the operator says · `plane` bring up, adopt, take down · `load` object to pinned maps and program ·
-//! `attach` program to interface · `pin` the directory of pins · `migrate` from those of an earlier version · `tables` rules and
-//! counters as typed values · `file` the same as a text · `inspect` what is in force · [`steer`] which shard gets a connection ·
-//! `trace` the programs' own log · `netlink` which mode an interface got · `sys` the system calls that aya lacks · `error` what
-//! goes wrong, in words.
+//! `attach` filter to interface · `shape` what leaves is held to rates · `measure` what connections see · [`steer`] which shard gets a
+//! connection · `pin` the directory of pins · `migrate` from those of an earlier version · `tables` rules and counters as typed
+//! values · `file` the same as a text · `inspect` what is in force · `trace` the programs' own log · `netlink` which mode an
+//! interface got · `sys` the system calls that aya lacks · `error` what goes wrong, in words.
 
 mod attach;
 mod config;
@@ -19,10 +19,12 @@ mod error;
 pub mod file;
 mod inspect;
 mod load;
+mod measure;
 mod migrate;
 mod netlink;
 mod pin;
 mod plane;
+mod shape;
 pub mod steer;
 mod sys;
 mod tables;
@@ -32,8 +34,9 @@ pub use config::{DEFAULT_OBJECT, DEFAULT_PIN_ROOT, Fragments, KernelConfig, Mode
 pub use error::KernelError;
 pub use inspect::{Attached, Status, status};
 pub use plane::{Arrival, KernelPlane, take_down};
+pub use shape::Backend;
 pub use tables::{
     Action, Added, Applied, Change, Count, Diff, Drop, Explanation, Guard, IspCount, IspEntry, IspRate, IspSpec,
-    Listener, MAX_COMMENT_BYTES, NewRule, Origin, Rule, RuleCounts, SourceLimits, SourceUse, Tables, Transaction,
-    WholeSet,
+    Listener, MAX_COMMENT_BYTES, Measurement, NewRule, Origin, Rule, RuleCounts, ShapeCount, SourceLimits, SourceUse,
+    Tables, Transaction, WholeSet,
 };

@@ -1,4 +1,4 @@
-//! Asks the kernel which XDP program an interface runs, and in which mode it runs there.
+//! Asks the kernel which XDP program an interface runs, in which mode it runs there, and how many queues it sends by.
 //!
 //! One `RTM_GETLINK` request, one answer. It does not change anything, and knows no other attribute.
 
@@ -14,6 +14,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
@@ -34,12 +35,24 @@ pub(super) struct XdpAt {
 
 /// The program at `interface_index` in this thread's network namespace, if any. With one in each mode, the driver's.
 pub(super) fn xdp_at(interface_index: u32) -> io::Result<Option<XdpAt>> {
+    parse(&ask(interface_index)?)
+}
+
+/// How many queues `interface_index` may send by, in this thread's network namespace.
+pub(super) fn send_queues(interface_index: u32) -> io::Result<u32> {
+    let answer = ask(interface_index)?;
+    let queues = find(attributes(&answer)?, IFLA_NUM_TX_QUEUES).and_then(|value| u32_at(value, 0));
+    Ok(queues.unwrap_or(1))
+}
+
+fn ask(interface_index: u32) -> io::Result<Vec<u8>> {
     // Protocol 0 of the family is routing: interfaces, addresses, routes.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     sendto(&socket, &request(interface_index), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut answer = vec![0; ANSWER_BYTES];
     let (received, _) = recv(&socket, answer.as_mut_slice(), RecvFlags::empty())?;
-    parse(&answer[..received.min(ANSWER_BYTES)])
+    answer.truncate(received);
+    Ok(answer)
 }
 
 fn request(interface_index: u32) -> [u8; HEADER_BYTES + LINK_BYTES] {
@@ -54,16 +67,7 @@ fn request(interface_index: u32) -> [u8; HEADER_BYTES + LINK_BYTES] {
 }
 
 fn parse(message: &[u8]) -> io::Result<Option<XdpAt>> {
-    let kind = u16_at(message, 4).ok_or(io::ErrorKind::UnexpectedEof)?;
-    if kind == NLMSG_ERROR {
-        let code = u32_at(message, HEADER_BYTES).ok_or(io::ErrorKind::UnexpectedEof)? as i32;
-        return Err(io::Error::from_raw_os_error(-code));
-    }
-    if kind != RTM_NEWLINK {
-        return Err(io::Error::other(format!("netlink answered with message type {kind}")));
-    }
-    let Some(attributes) = message.get(HEADER_BYTES + LINK_BYTES..) else { return Ok(None) };
-    let Some(xdp) = find(attributes, IFLA_XDP) else { return Ok(None) };
+    let Some(xdp) = find(attributes(message)?, IFLA_XDP) else { return Ok(None) };
     for (attribute, mode) in [(IFLA_XDP_DRV_PROG_ID, Mode::Driver), (IFLA_XDP_SKB_PROG_ID, Mode::Generic)] {
         if let Some(program_id) = find(xdp, attribute).and_then(|value| u32_at(value, 0)) {
             return Ok(Some(XdpAt { program_id, mode }));
@@ -72,8 +76,21 @@ fn parse(message: &[u8]) -> io::Result<Option<XdpAt>> {
     Ok(None)
 }
 
+/// The attributes in an answer about one interface.
+fn attributes(message: &[u8]) -> io::Result<&[u8]> {
+    let kind = u16_at(message, 4).ok_or(io::ErrorKind::UnexpectedEof)?;
+    if kind == NLMSG_ERROR {
+        let code = u32_at(message, HEADER_BYTES).ok_or(io::ErrorKind::UnexpectedEof)? as i32;
+        return Err(io::Error::from_raw_os_error(-code));
+    }
+    if kind != RTM_NEWLINK {
+        return Err(io::Error::other(format!("netlink answered with message type {kind}")));
+    }
+    Ok(message.get(HEADER_BYTES + LINK_BYTES..).unwrap_or_default())
+}
+
 /// The value of the first attribute of type `wanted` in a row of attributes.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16_at(attributes, 0)?);
         let kind = u16_at(attributes, 2)? & TYPE_MASK;
@@ -86,11 +103,11 @@ fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

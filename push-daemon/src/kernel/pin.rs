@@ -19,6 +19,8 @@ use super::{error::KernelError, sys};
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 /// The name of the filter's link in every layout.
 pub(super) const LINK: &str = "filter_link";
+const SHAPE_LINK: &str = "shape_link";
+const MEASURE_LINK: &str = "measure_link";
 /// What the names of links end with, those of one that waits to take another's name included.
 const LINK_ENDINGS: [&str; 2] = ["_link", "_link_next"];
 
@@ -53,6 +55,14 @@ impl PinDir {
 
     pub(super) fn link(&self) -> PathBuf {
         self.dir.join(LINK)
+    }
+
+    pub(super) fn shape_link(&self) -> PathBuf {
+        self.dir.join(SHAPE_LINK)
+    }
+
+    pub(super) fn measure_link(&self) -> PathBuf {
+        self.dir.join(MEASURE_LINK)
     }
 
     pub(super) fn is_there(&self) -> bool {
@@ -181,7 +191,7 @@ pub(super) fn detach(path: &Path) -> Result<bool, KernelError> {
         Ok(()) => {}
         // Its interface is gone, so there is nothing left to detach from.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) || error.kind() == io::ErrorKind::InvalidInput => {}
-        Err(source) => return Err(KernelError::system("detach the filter", source)),
+        Err(source) => return Err(KernelError::system(format!("detach {}", path.display()), source)),
     }
     fs::remove_file(path).map_err(|source| KernelError::system(format!("remove {}", path.display()), source))?;
     Ok(true)

@@ -14,8 +14,9 @@ use super::{
     error::KernelError,
     inspect::{self, Status},
     load::{self, Loaded},
-    migrate, netlink,
+    measure, migrate, netlink,
     pin::{self, PinDir},
+    shape::{self, Backend, Shape},
     sys::{self, LinkInfo},
     tables::{Count, Tables},
     trace::Tracer,
@@ -43,6 +44,7 @@ pub struct KernelPlane {
     tables: Tables,
     arrival: Arrival,
     notes: Vec<String>,
+    shape: Option<Shape>,
     _tracer: Option<Tracer>,
 }
 
@@ -66,11 +68,20 @@ impl KernelPlane {
         }
         tables.settle()?;
         let before = tables.settings()?;
+        let mut notes = Vec::new();
+        let namespace_cookie = match sys::namespace_cookie() {
+            Ok(cookie) => cookie,
+            Err(error) => {
+                notes.push(format!(
+                    "connections are not measured: the kernel does not tell its namespaces apart: {error}"
+                ));
+                0
+            }
+        };
         finish_interrupted_move(&pins)?;
-        let program_pin = pins.file(abi::maps::FILTER);
         let arrival = match find_link(&pins)? {
             None => {
-                loaded.pin_program(&program_pin)?;
+                loaded.pin_program(abi::maps::FILTER, &pins)?;
                 attach::attach(loaded.program()?, &interface, config.mode, &pins.link())?;
                 if had_tables { Arrival::TablesAdopted } else { Arrival::Fresh }
             }
@@ -93,18 +104,43 @@ impl KernelPlane {
             addresses: if config.protected_addresses.is_empty() { 0 } else { ONLY_LISTED_ADDRESSES },
             max_hosts: config.max_hosts,
             max_prefixes: config.max_prefixes,
+            namespace_cookie,
             trace: u32::from(config.trace),
             ..record_of(&interface, config.mode, before)
         })?;
         tables.set_protected_ports(&config.protected_ports)?;
-        let mut notes = notes_on(config, &tables)?;
+        if before.namespace_cookie != namespace_cookie {
+            // Connections of another namespace, whose end nobody will tell.
+            tables.forget_open()?;
+        }
+        notes.extend(bring_up_measuring(config, &mut loaded, &pins, &tables)?);
+        let shape = bring_up_shaping(config, &interface, &mut loaded, &pins, &tables)?;
+        notes.extend(notes_on(config, &tables)?);
         if let Some(old) = &old {
             pin::remove_dir(old)?;
             notes.push(format!("the rules pinned in {} by an earlier version were taken over", old.display()));
         }
         let tracer = if config.trace { Some(Tracer::start(loaded.logger()?)?) } else { None };
         drop(lock);
-        Ok(Self { pins, tables, arrival, notes, _tracer: tracer })
+        if let Some(Err(reason)) = shape.as_ref().map(Shape::state) {
+            notes.push(format!("what leaves {} is not shaped: {reason}", interface.name));
+        }
+        Ok(Self { pins, tables, arrival, notes, shape, _tracer: tracer })
+    }
+
+    /// What holds back what leaves, or why nothing does; `None`: it was not asked for.
+    #[must_use]
+    pub fn shaping(&self) -> Option<Result<Backend, &str>> {
+        self.shape.as_ref().map(Shape::state)
+    }
+
+    /// Sees to it that shaping goes on as the interface and the rates in force are now; to be called now and then. Hands back a
+    /// sentence for the log when something changed.
+    pub fn keep_shaping(&mut self) -> Result<Option<String>, KernelError> {
+        match &mut self.shape {
+            Some(shape) => shape.keep(&self.tables),
+            None => Ok(None),
+        }
     }
 
     /// What of the config could not be honoured, in sentences for the log.
@@ -123,6 +159,12 @@ impl KernelPlane {
     #[must_use]
     pub fn pin_dir(&self) -> &Path {
         self.pins.path()
+    }
+
+    /// The directory that it is in.
+    #[must_use]
+    pub fn pin_root(&self) -> &Path {
+        self.pins.root()
     }
 
     /// The rules and the counters.
@@ -152,8 +194,39 @@ impl KernelPlane {
     }
 }
 
-/// Detaches every filter pinned under `pin_root` and removes the pins, of any layout. Says how many pins went; none is no error.
+fn bring_up_measuring(
+    config: &KernelConfig,
+    loaded: &mut Loaded,
+    pins: &PinDir,
+    tables: &Tables,
+) -> Result<Option<String>, KernelError> {
+    if config.measure {
+        let found = measure::bring_up(config, loaded, pins, tables)?;
+        return Ok(found.err().map(|reason| format!("connections are not measured: {reason}")));
+    }
+    if measure::leave(pins)? {
+        tables.forget_open()?;
+    }
+    Ok(None)
+}
+
+fn bring_up_shaping(
+    config: &KernelConfig,
+    interface: &Interface,
+    loaded: &mut Loaded,
+    pins: &PinDir,
+    tables: &Tables,
+) -> Result<Option<Shape>, KernelError> {
+    if config.shape {
+        return Shape::bring_up(config, interface, loaded, pins, tables).map(Some);
+    }
+    shape::leave(pins, tables).map(|()| None)
+}
+
+/// Detaches every program pinned under `pin_root`, removes the queues that shaping set up, and the pins, of any layout. Says how
+/// many pins went; none is no error.
 pub fn take_down(pin_root: &Path) -> Result<usize, KernelError> {
+    shape::leave_pinned(pin_root)?;
     pin::remove_all(pin_root)
 }
 
@@ -183,7 +256,7 @@ fn find_link(pins: &PinDir) -> Result<Option<LinkInfo>, KernelError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let info = sys::link_info(&link).map_err(failed)?;
+    let info = sys::link_info(&link, sys::LinkKind::Xdp).map_err(failed)?;
     if info.interface_index != 0 {
         return Ok(Some(info));
     }
@@ -207,7 +280,7 @@ fn place_of(link: LinkInfo, interface: &Interface) -> Result<Place, KernelError>
 fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, KernelError> {
     // Without it we cannot tell that swapping would change nothing, and swapping does no harm.
     if let Some(running) = pinned_program(pins, link)
-        && loaded.is_same_as(&running, pins)?
+        && loaded.is_same_as(abi::maps::FILTER, &running, pins)?
     {
         return Ok(Arrival::Adopted);
     }
@@ -215,7 +288,7 @@ fn adopt(loaded: &mut Loaded, link: LinkInfo, pins: &PinDir) -> Result<Arrival, 
 }
 
 fn swap(loaded: &mut Loaded, pins: &PinDir) -> Result<Arrival, KernelError> {
-    loaded.pin_program(&pins.file(abi::maps::FILTER))?;
+    loaded.pin_program(abi::maps::FILTER, pins)?;
     attach::replace_program(loaded.program()?, &pins.link())?;
     Ok(Arrival::ProgramSwapped)
 }
@@ -228,7 +301,7 @@ fn change_mode(
     new: Mode,
     pins: &PinDir,
 ) -> Result<Arrival, KernelError> {
-    loaded.pin_program(&pins.file(abi::maps::FILTER))?;
+    loaded.pin_program(abi::maps::FILTER, pins)?;
     pin::detach(&pins.link())?;
     let Err(mut error) = attach::attach(loaded.program()?, interface, new, &pins.link()) else {
         return Ok(Arrival::Moved);
@@ -247,7 +320,7 @@ fn change_mode(
 fn move_to(loaded: &mut Loaded, interface: &Interface, mode: Mode, pins: &PinDir) -> Result<Arrival, KernelError> {
     let beside = pin::beside(&pins.link());
     attach::attach(loaded.program()?, interface, mode, &beside)?;
-    loaded.pin_program(&pins.file(abi::maps::FILTER))?;
+    loaded.pin_program(abi::maps::FILTER, pins)?;
     pin::detach(&pins.link())?;
     rename_link(&beside, pins)?;
     Ok(Arrival::Moved)

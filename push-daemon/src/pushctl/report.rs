@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::{Answer, Failure, text};
-use crate::kernel::{Count, IspCount, Status, Tables, status as kernel_status};
+use crate::kernel::{Count, IspCount, Measurement, ShapeCount, Status, Tables, status as kernel_status};
 
 pub(super) fn status(pin_root: &Path) -> Result<Answer, Failure> {
     let status = kernel_status(pin_root)?;
@@ -50,13 +50,23 @@ pub(super) fn status_text(status: &Status) -> String {
         Some(_) => "no shard listens".into(),
         None => "none: the kernel's hash picks the shard".into(),
     };
+    let uncounted = status.limits.open_connections > 0 && status.measured_one_in.is_none();
+    let limits = text::limits(&status.limits);
+    let limits =
+        if uncounted { format!("{limits} (open connections are not counted: measuring is off)") } else { limits };
+    let shaping = status.shaping.map_or("off".into(), |backend| format!("by {backend}"));
+    let measuring = match status.measured_one_in {
+        None => "off".into(),
+        Some(0) => "on, no connection sampled".into(),
+        Some(one_in) => format!("on, one connection in {one_in} sampled"),
+    };
     format!(
         "filter      {state}\nattached    {attached}\nports       {}\naddresses   {addresses}\nfragments   {fragments}\n\
          management  {}\nlimits      {}\nISPs        {}\nrules       IPv4: {} hosts, {} prefixes; \
-         IPv6: {} hosts, {} prefixes\nsteering    {steering}\nchange      {change}\npins        {} (layout {})\n",
+         IPv6: {} hosts, {} prefixes\nsteering    {steering}\nshaping     {shaping}\nmeasuring   {measuring}\nchange      {change}\npins        {} (layout {})\n",
         text::list(&status.protected_ports),
         text::list(&status.management),
-        text::limits(&status.limits),
+        limits,
         status.isps,
         rules.hosts_v4,
         rules.prefixes_v4,
@@ -70,11 +80,12 @@ pub(super) fn status_text(status: &Status) -> String {
 pub(super) fn stats(pin_root: &Path) -> Result<Answer, Failure> {
     let tables = Tables::open(pin_root)?;
     let (counts, isps) = (tables.counters()?, tables.isp_counters()?);
-    let said = counted(&counts, &isps);
-    Answer::new(said, json!({ "reasons": counts, "isps": isps }))
+    let (shaped, measured) = (tables.shape_counters()?, tables.measurements()?);
+    let said = counted(&counts, &isps, &shaped, &measured);
+    Answer::new(said, json!({ "reasons": counts, "isps": isps, "shaped": shaped, "measured": measured }))
 }
 
-fn counted(counts: &[Count], isps: &[IspCount]) -> String {
+fn counted(counts: &[Count], isps: &[IspCount], shaped: &[ShapeCount], measured: &[Measurement]) -> String {
     let rows = counts
         .iter()
         .map(|count| {
@@ -93,17 +104,24 @@ fn counted(counts: &[Count], isps: &[IspCount]) -> String {
         let rows = isps
             .iter()
             .map(|isp| {
+                let shaped = shaped.iter().find(|shaped| shaped.number == isp.number);
+                let measured = measured.iter().find(|measured| measured.number == isp.number);
+                let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".into());
                 [
                     if isp.number == 0 { "(none)".into() } else { isp.name.clone() },
-                    isp.passed_packets.to_string(),
                     isp.passed_bytes.to_string(),
-                    isp.policed_packets.to_string(),
                     isp.policed_bytes.to_string(),
+                    or_none(shaped.map(|shaped| shaped.bytes.to_string())),
+                    or_none(shaped.map(|shaped| shaped.delayed_packets.to_string())),
+                    or_none(measured.map(|measured| measured.opened.saturating_sub(measured.closed).to_string())),
+                    or_none(measured.and_then(Measurement::rtt_us).map(|rtt| format!("{:.1} ms", rtt as f64 / 1e3))),
+                    or_none(measured.and_then(Measurement::loss).map(|loss| format!("{:.2} %", loss * 100.0))),
                 ]
             })
             .collect::<Vec<_>>();
+        let heading = ["ISP", "BYTES IN", "POLICED", "BYTES OUT", "DELAYED", "OPEN", "RTT", "LOSS"];
         said.push('\n');
-        said.push_str(&text::table(["ISP", "PASSED", "BYTES", "POLICED", "BYTES"], &rows));
+        said.push_str(&text::table(heading, &rows));
     }
     said
 }

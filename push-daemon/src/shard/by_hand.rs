@@ -3,18 +3,19 @@
 //! Everything is real, sockets and poll included, but the time, and who turns the loop.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
+use socket2::{Domain, Socket, Type};
 use wire::goim::{Header, Packets, op};
 use wire::key::Place;
 
 use super::counters::Counters;
 use super::news::{News, NewsDesk, NewsIntake};
-use super::order::{Admitted, Order, Refusal, RoomRun, ShardHandle};
+use super::order::{Admitted, Delivery, OperationRun, Order, Refusal, RoomRun, ShardHandle};
 use super::presence::Presence;
 use super::spawn::open;
 use super::wait::Came;
@@ -22,6 +23,7 @@ use super::{Shard, ShardSettings, WAKER_TOKEN};
 use crate::block::Run;
 use crate::compress::Compressed;
 use crate::config::{Config, Limits, SendPath};
+use crate::lanes::{LaneOrder, LanePlan};
 
 /// How long a turn waits for what is on its way over loopback.
 const ON_ITS_WAY: Duration = Duration::from_millis(2);
@@ -43,6 +45,7 @@ pub(crate) struct ByHand {
     news: NewsIntake,
     came: Came,
     tcp: SocketAddr,
+    lanes: LaneOrder,
     /// The moment of the last turn.
     moment: Instant,
 }
@@ -88,14 +91,34 @@ impl ByHand {
         let (desk, news) = NewsDesk::open(256).unwrap();
         let presence = Presence::new(1, 256);
         let (shard, (tcp, _)) = open(settings, poll, handle.clone(), desk, &presence, Arc::clone(&counters)).unwrap();
-        Self { shard, presence, handle, counters, news, came: Came::new(), tcp: tcp[0], moment: Instant::now() }
+        let (came, lanes, moment) = (Came::new(), LaneOrder::none(), Instant::now());
+        Self { shard, presence, handle, counters, news, came, tcp: tcp[0], lanes, moment }
     }
 
     /// One turn of the loop, `later` than the last, with whatever has come.
     pub(crate) fn turn(&mut self, later: Duration) {
+        self.turn_with(later, ON_ITS_WAY);
+    }
+
+    /// The same with what is there now.
+    pub(crate) fn turn_at_once(&mut self, later: Duration) {
+        self.turn_with(later, Duration::ZERO);
+    }
+
+    fn turn_with(&mut self, later: Duration, on_its_way: Duration) {
         self.moment += later;
-        self.shard.waits.wait(&mut self.came, ON_ITS_WAY, false).unwrap();
+        self.shard.waits.wait(&mut self.came, on_its_way, false).unwrap();
         assert!(self.shard.turn(&self.came, self.moment).unwrap(), "nobody asked it to stop");
+    }
+
+    /// How long the loop would wait for news now.
+    pub(crate) fn would_wait(&self) -> Duration {
+        if self.shard.has_work() { Duration::ZERO } else { self.shard.sleep() }
+    }
+
+    /// Each turn sends to so many clients at most.
+    pub(crate) fn set_turn_sends(&mut self, sends: usize) {
+        self.shard.turn_sends = sends;
     }
 
     /// Turns, without time passing, until `happened`.
@@ -111,7 +134,11 @@ impl ByHand {
 
     /// Clients that have connected and sent their auth packet.
     pub(crate) fn knock(&self, count: usize) -> Vec<Viewer> {
-        let mut viewers: Vec<Viewer> = (0..count).map(|_| Viewer::connect(self.tcp)).collect();
+        self.knock_from(Ipv4Addr::LOCALHOST, count)
+    }
+
+    fn knock_from(&self, address: Ipv4Addr, count: usize) -> Vec<Viewer> {
+        let mut viewers: Vec<Viewer> = (0..count).map(|_| Viewer::connect(address, self.tcp)).collect();
         for viewer in &mut viewers {
             viewer.send(op::AUTH, br#"{"mid":0,"room_id":"live://1","accepts":[1000]}"#);
         }
@@ -145,7 +172,12 @@ impl ByHand {
 
     /// Clients that are in, in the room `live://1`, with nothing left to read.
     pub(crate) fn join(&mut self, count: usize) -> Vec<Viewer> {
-        let mut viewers = self.knock(count);
+        self.join_from(Ipv4Addr::LOCALHOST, count)
+    }
+
+    /// The same from an address of this host's network of its own.
+    pub(crate) fn join_from(&mut self, address: Ipv4Addr, count: usize) -> Vec<Viewer> {
+        let mut viewers = self.knock_from(address, count);
         let joined = self.counters.joined.get() + count as u64;
         self.turn_until("everybody is in", |by_hand| {
             for place in by_hand.asked() {
@@ -161,10 +193,19 @@ impl ByHand {
 
     /// A message to the room.
     pub(crate) fn push(&mut self, body: &str) {
-        let mut packets = Vec::new();
-        Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
-        let run = Run { packets: packets.into(), count: 1, compressed: Compressed::default() };
-        self.order(Order::DeliverToRoom(Arc::new(RoomRun { room: self.presence.name("live://1"), run })));
+        self.order(Order::DeliverToRoom(Arc::new(RoomRun { room: self.presence.name("live://1"), run: run(body) })));
+    }
+
+    /// A message to everybody.
+    pub(crate) fn push_to_all(&mut self, body: &str) {
+        let runs = Arc::new([OperationRun { operation: 1000, run: run(body) }]);
+        self.order(Order::Deliver(Arc::new(Delivery::All(0, runs))));
+    }
+
+    /// Keeps to this plan of lanes.
+    pub(crate) fn set_lanes(&mut self, plan: LanePlan) {
+        self.lanes = self.lanes.replaced(plan);
+        self.order(Order::Lanes(self.lanes.clone()));
     }
 
     /// Everybody that is in has to go.
@@ -178,6 +219,12 @@ impl ByHand {
     }
 }
 
+fn run(body: &str) -> Run {
+    let mut packets = Vec::new();
+    Header { version: 1, operation: 1000, sequence: 0 }.put_packet(body.as_bytes(), &mut packets);
+    Run { packets: packets.into(), count: 1, compressed: Compressed::default() }
+}
+
 /// One client, whose socket never waits.
 pub(crate) struct Viewer {
     socket: TcpStream,
@@ -185,10 +232,12 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    fn connect(to: SocketAddr) -> Self {
-        let socket = TcpStream::connect(to).unwrap();
+    fn connect(from: Ipv4Addr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Self { socket, unread: Vec::new() }
+        Self { socket: socket.into(), unread: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, operation: i32, body: &[u8]) {
@@ -221,10 +270,21 @@ impl Viewer {
 
     /// Operations and bodies of what has come since.
     pub(crate) fn heard(&mut self) -> Vec<(i32, String)> {
+        let (heard, is_over) = self.heard_or_over();
+        assert!(!is_over, "the shard has closed the connection, after {heard:?}");
+        heard
+    }
+
+    /// The same of a client whose connection may be over: whether it is.
+    pub(crate) fn heard_or_over(&mut self) -> (Vec<(i32, String)>, bool) {
         let mut scratch = [0; 16 << 10];
+        let mut is_over = false;
         loop {
             match self.socket.read(&mut scratch) {
-                Ok(0) => panic!("the shard has closed the connection"),
+                Ok(0) => {
+                    is_over = true;
+                    break;
+                }
                 Ok(count) => self.unread.extend_from_slice(&scratch[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error}"),
@@ -235,6 +295,6 @@ impl Viewer {
         let heard = heard.map(|packet| (packet.header.operation, String::from_utf8_lossy(packet.body).into_owned()));
         let heard = heard.collect();
         self.unread = packets.rest().to_vec();
-        heard
+        (heard, is_over)
     }
 }

@@ -3,6 +3,7 @@
 //! What an idle connection needs is here and nowhere else; what it needs while something is under way (an
 //! incomplete packet, unsent bytes, a request upstream) is in the side slabs of `ingress` and `egress`.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use super::clock::Tick;
@@ -77,6 +78,8 @@ pub(crate) struct Conn {
     pub(crate) manner: Manner,
     /// Number of what it runs on.
     pub(crate) platform: u8,
+    /// Number of the ISP that its address belongs to, as the plan of lanes said when it was last asked; 0 without lanes.
+    pub(crate) lane: u8,
     /// It brought its own key, which stands in the side map.
     pub(crate) own_key: bool,
     /// It may move to some rooms only, which stand in a side map.
@@ -219,6 +222,7 @@ impl Conn {
             phase: Phase::Free,
             manner: Manner::new(false),
             platform: 0,
+            lane: 0,
             own_key: false,
             confined: false,
             next_free: NONE,
@@ -234,11 +238,13 @@ const KEPT_ENTRIES: usize = 256;
 pub(crate) struct Side<T> {
     entries: Vec<Option<T>>,
     spare: Vec<(u32, T)>,
+    /// Spare entries stay, however many, until [`Self::shrink`]: most are soon needed again.
+    pub(crate) keeps: bool,
 }
 
 impl<T: Default> Side<T> {
     pub(crate) fn new() -> Self {
-        Self { entries: Vec::new(), spare: Vec::new() }
+        Self { entries: Vec::new(), spare: Vec::new(), keeps: false }
     }
 
     /// A fresh entry, or one given back before.
@@ -255,14 +261,17 @@ impl<T: Default> Side<T> {
     pub(crate) fn give_back(&mut self, index: u32, clean: impl FnOnce(T) -> T) {
         if let Some(entry) = self.entries.get_mut(index as usize).and_then(Option::take) {
             self.spare.push((index, clean(entry)));
-            if self.in_use() == 0 && self.entries.len() > KEPT_ENTRIES {
+            if !self.keeps && self.in_use() == 0 {
                 self.shrink();
             }
         }
     }
 
-    /// Forgets all but a few of the entries, none of which is in use.
-    fn shrink(&mut self) {
+    /// Forgets all but a few of the entries, if none is in use.
+    pub(crate) fn shrink(&mut self) {
+        if self.in_use() > 0 || self.entries.len() <= KEPT_ENTRIES {
+            return;
+        }
         self.entries.truncate(KEPT_ENTRIES);
         self.entries.shrink_to_fit();
         self.spare.retain(|(index, _)| (*index as usize) < KEPT_ENTRIES);
@@ -275,6 +284,17 @@ impl<T: Default> Side<T> {
 
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         self.entries.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Entries in use among those with these indexes, for a sweep in parts.
+    pub(crate) fn part(&self, indexes: Range<usize>) -> impl Iterator<Item = &T> {
+        let end = indexes.end.min(self.entries.len());
+        self.entries[indexes.start.min(end)..end].iter().flatten()
+    }
+
+    /// One past the highest index.
+    pub(crate) fn end(&self) -> usize {
+        self.entries.len()
     }
 
     /// Every entry in use, for a sweep.

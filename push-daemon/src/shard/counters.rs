@@ -1,8 +1,10 @@
 //! What a shard counts. Only the shard writes, so an addition is a plain load and store; anybody may read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use super::reason::CloseReason;
+use crate::lanes::MAX_LANES;
 
 /// One figure with one writer.
 #[derive(Debug, Default)]
@@ -17,6 +19,15 @@ impl Counter {
 
     pub(crate) fn add(&self, by: u64) {
         self.0.store(self.get().wrapping_add(by), Relaxed);
+    }
+
+    /// Adds, or takes away.
+    pub(crate) fn add_signed(&self, by: i64) {
+        self.0.store(self.get().wrapping_add_signed(by), Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, by: u64) {
+        self.0.store(self.get().wrapping_sub(by), Relaxed);
     }
 
     pub(crate) fn set(&self, to: u64) {
@@ -77,6 +88,23 @@ pub struct Counters {
     /// Nanoseconds of work, waiting not counted.
     pub busy_ns_total: Counter,
     closed: [Counter; CloseReason::ALL.len()],
+    /// By the number of the ISP; made when there are lanes for the first time.
+    lanes: OnceLock<Arc<[LaneCounters]>>,
+}
+
+/// What a shard counts of one lane.
+#[derive(Debug, Default)]
+pub struct LaneCounters {
+    /// Connections from the ISP's addresses.
+    pub connections: Counter,
+    /// Those of them that wait for the lane.
+    pub waiting: Counter,
+    /// Bytes that went to them, with headers, as far as user space can tell.
+    pub bytes_total: Counter,
+    /// Sends that had to wait for the lane.
+    pub delayed_total: Counter,
+    /// Connections that were closed because they waited too long, or for too much.
+    pub closed_total: Counter,
 }
 
 impl Counters {
@@ -107,7 +135,19 @@ impl Counters {
             turns_total: Counter::default(),
             busy_ns_total: Counter::default(),
             closed: std::array::from_fn(|_| Counter::default()),
+            lanes: OnceLock::new(),
         }
+    }
+
+    /// Of the lane with this number, once there are lanes.
+    #[must_use]
+    pub fn lane(&self, id: u8) -> Option<&LaneCounters> {
+        self.lanes.get()?.get(usize::from(id))
+    }
+
+    /// Of all lanes, which there are from now on.
+    pub(crate) fn make_lanes(&self) -> &Arc<[LaneCounters]> {
+        self.lanes.get_or_init(|| (0..MAX_LANES).map(|_| LaneCounters::default()).collect())
     }
 
     /// Connections closed for `reason`.

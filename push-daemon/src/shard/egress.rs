@@ -6,8 +6,10 @@
 //!
 //! Control packets (heartbeat replies, pongs) never wait behind data: they go out right after the piece that
 //! is partly sent, because a stream can only be joined between two packets.
+//!
+//! A client whose lane has nothing left is owed what it is due in the same way; its turn comes with the lane's (`lanes`)
+//! instead of with its socket, except for control, which no lane holds back.
 
-use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 
 use bytes::Bytes;
@@ -16,91 +18,11 @@ use wire::websocket::Opcode;
 use wire::websocket::frame::put_frame;
 
 use super::Shard;
-use super::clock::Tick;
 use super::conn::{Conn, NONE, Phase};
+use super::debt::{Debt, Owed};
 use super::reason::CloseReason;
 use super::send::{Outcome, Outgoing, Piece, RING_ENTRIES, offer};
 use crate::block::{Block, View};
-
-/// Entries of a debt that are kept allocated for its next user.
-const KEPT_ENTRIES: usize = 64;
-
-/// What one client is owed.
-#[derive(Default)]
-pub(crate) struct Debt {
-    /// The connection that owes the reading.
-    pub(crate) slot: u32,
-    queue: VecDeque<Owed>,
-    /// Sum of the entries' bytes, at most `limits.debt_bytes` and one entry.
-    bytes: usize,
-    /// Part of the first entry is in the kernel: nothing may go before its rest.
-    split: bool,
-    /// The kernel was short of memory, which passes without an event: the next tick tries again.
-    pub(crate) no_event_comes: bool,
-    /// Control entries that wait, the split one not counted. Invariant: they stand in one row at the front, behind the
-    /// split one; so a client that asks and never reads makes no search longer.
-    control: usize,
-}
-
-struct Owed {
-    /// Never empty.
-    bytes: Bytes,
-    /// Packets that end in it, for the count of what is lost with it; 0 for control.
-    packets: u32,
-    since: Tick,
-    control: bool,
-}
-
-impl Debt {
-    /// When the oldest entry came.
-    pub(crate) fn since(&self) -> Option<Tick> {
-        self.queue.front().map(|owed| owed.since)
-    }
-
-    fn push(&mut self, owed: Owed) {
-        self.bytes += owed.bytes.len();
-        if !owed.control {
-            self.queue.push_back(owed);
-            return;
-        }
-        self.queue.insert(usize::from(self.split) + self.control, owed);
-        self.control += 1;
-    }
-
-    /// Part of the only entry went before it came to be owed.
-    fn begin_split(&mut self) {
-        self.split = true;
-        self.control = 0;
-    }
-
-    /// Takes `sent` bytes off the first entry.
-    fn settle(&mut self, sent: usize) {
-        self.bytes -= sent;
-        let Some(first) = self.queue.front_mut() else { return };
-        if sent == 0 {
-            return;
-        }
-        if first.control && !self.split {
-            self.control -= 1;
-        }
-        self.split = sent < first.bytes.len();
-        if self.split {
-            bytes::Buf::advance(&mut first.bytes, sent);
-        } else {
-            self.queue.pop_front();
-        }
-    }
-
-    fn packets(&self) -> u32 {
-        self.queue.iter().map(|owed| owed.packets).sum()
-    }
-
-    fn cleared(mut self) -> Self {
-        self.queue.clear();
-        self.queue.shrink_to(KEPT_ENTRIES);
-        Self { queue: self.queue, ..Self::default() }
-    }
-}
 
 impl Shard {
     /// Sends `block` to the connections in `slots`, or owes it. No slot may stand there twice.
@@ -113,13 +35,20 @@ impl Shard {
     /// stand twice in a slice.
     pub(crate) fn gather(&mut self, slots: &[u32], block: Block) {
         let number = self.pieces.blocks.len() as u32;
+        let lanes_are_on = self.lanes.are_on();
         let mut is_sent = false;
         for slot in slots {
             let Some(conn) = self.connections.get(*slot).filter(|conn| conn.phase == Phase::Joined) else { continue };
             let view = view_of(conn);
             if conn.debt != NONE {
                 self.delivered(*slot, &block, view, 0);
+            } else if lanes_are_on && self.lanes.hold_back(conn.lane) {
+                self.wait_for_lane(*slot);
+                self.delivered(*slot, &block, view, 0);
             } else if let Some(socket) = &conn.socket {
+                if lanes_are_on {
+                    self.lanes.spend(conn.lane, block.view(view).map_or(0, <[u8]>::len));
+                }
                 is_sent = true;
                 let (socket, piece) = (socket.as_raw_fd(), Piece::Block(number, view));
                 self.outgoing.push(Outgoing { slot: *slot, socket, piece, outcome: Outcome::Broken });
@@ -174,6 +103,10 @@ impl Shard {
         if sent < whole
             && let Some(rest) = block.rest(view, sent)
         {
+            // What the socket did not take was not spent; who waits for the lane spent nothing.
+            if let Some(conn) = self.connections.get(slot).filter(|conn| conn.debt == NONE) {
+                self.lanes.refund(conn.lane, whole, sent);
+            }
             let owed = Owed { bytes: rest, packets: block.count(), since: self.now, control: false };
             self.owe(slot, owed, sent > 0);
         }
@@ -242,9 +175,16 @@ impl Shard {
             Outcome::NoMemory => 0,
             Outcome::Broken => return self.close_later(slot, CloseReason::PeerReset),
         };
+        if sent > 0 && self.lanes.are_on() {
+            self.lanes.spend_on_control(self.connections[slot].lane, sent);
+        }
         if sent < bytes.len() {
             let rest = Bytes::copy_from_slice(&bytes[sent..]);
             self.owe(slot, Owed { bytes: rest, packets: 0, since: self.now, control: true }, sent > 0);
+            // Its socket makes no event: it was the lane that it waited for.
+            if self.waits_for_lane(slot) && !self.pay_some(slot, false) {
+                self.close_later(slot, CloseReason::PeerReset);
+            }
         }
         if outcome == Outcome::NoMemory {
             self.try_again(slot);
@@ -254,47 +194,91 @@ impl Shard {
     /// Whether the connection in `slot` owes more than it may, and is closed at the end of this turn.
     pub(crate) fn owes_too_much(&self, slot: u32) -> bool {
         let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
-        debt.is_some_and(|debt| debt.bytes > self.limits.debt_bytes.count())
+        debt.is_some_and(|debt| debt.bytes() > self.limits.debt_bytes.count())
+    }
+
+    /// Whether it is the lane that lets the connection in `slot` wait.
+    fn waits_for_lane(&self, slot: u32) -> bool {
+        let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
+        debt.is_some_and(Debt::waits_for_lane)
     }
 
     /// The socket takes bytes again: pays what it can of the debt.
     pub(crate) fn pay(&mut self, slot: u32) {
-        let Some(conn) = self.connections.get(slot) else { return };
-        let index = conn.debt;
-        let Some(debt) = self.debts.get_mut(index) else { return };
-        let Some(socket) = &conn.socket else { return };
-        let before = debt.bytes;
+        if !self.pay_some(slot, false) {
+            // At once: the send has taken the socket's error, and a read would now find an ordinary end of stream.
+            self.part(slot, CloseReason::PeerReset, None);
+        }
+    }
+
+    /// It is the turn of the connection in `slot`, which waits no longer: pays what its lane allows, and has it wait again
+    /// for the rest.
+    pub(crate) fn pay_in_turn(&mut self, slot: u32) {
+        if !self.pay_some(slot, true) {
+            self.part(slot, CloseReason::PeerReset, None);
+        }
+    }
+
+    /// False when the connection is broken.
+    fn pay_some(&mut self, slot: u32, in_turn: bool) -> bool {
+        let Some(conn) = self.connections.get(slot) else { return true };
+        let (index, lane) = (conn.debt, conn.lane);
+        let (Some(debt), Some(socket)) = (self.debts.get_mut(index), &conn.socket) else { return true };
+        let before = debt.bytes();
         debt.no_event_comes = false;
-        let mut broken = false;
-        while let Some(first) = debt.queue.front() {
-            match offer(socket, &first.bytes) {
-                Outcome::Taken(0) => break,
-                Outcome::Taken(sent) => {
-                    let partly = sent < first.bytes.len();
+        let (mut broken, mut waits) = (false, false);
+        while !debt.is_paid() {
+            // Who waits is among those for whom the lane holds back.
+            let most_bytes = if debt.is_urgent() { usize::MAX } else { self.lanes.allowance(lane, in_turn) };
+            if most_bytes == 0 {
+                waits = true;
+                break;
+            }
+            match debt.offer(socket, most_bytes) {
+                (Outcome::Taken(sent), offered) => {
                     debt.settle(sent);
-                    if partly {
+                    self.lanes.spend(lane, sent);
+                    if sent < offered {
                         break;
                     }
                 }
-                Outcome::NoMemory => {
+                (Outcome::NoMemory, _) => {
                     debt.no_event_comes = true;
                     break;
                 }
-                Outcome::Broken => {
+                (Outcome::Broken, _) => {
                     broken = true;
                     break;
                 }
             }
+            if in_turn && !debt.is_urgent() {
+                waits = !debt.is_paid();
+                break;
+            }
         }
-        self.owed_bytes -= before - debt.bytes;
-        let paid = debt.queue.is_empty();
+        self.owed_bytes -= before - debt.bytes();
         if broken {
-            // At once: the send has taken the socket's error, and a read would now find an ordinary end of stream.
-            self.part(slot, CloseReason::PeerReset, None);
-        } else if paid {
+            return false;
+        }
+        if debt.is_paid() {
+            self.lanes.leave(lane, index, &mut self.debts);
             self.debts.give_back(index, Debt::cleared);
             self.connections[slot].debt = NONE;
+        } else if waits {
+            self.lanes.enter(lane, index, &mut self.debts);
         }
+        true
+    }
+
+    /// Has the connection in `slot`, which owes nothing yet, wait for its lane.
+    fn wait_for_lane(&mut self, slot: u32) {
+        let index = self.debts.take();
+        let conn = &mut self.connections[slot];
+        conn.debt = index;
+        if let Some(debt) = self.debts.get_mut(index) {
+            debt.slot = slot;
+        }
+        self.lanes.enter(conn.lane, index, &mut self.debts);
     }
 
     /// Has the next tick pay, because no event will.
@@ -308,11 +292,21 @@ impl Shard {
 
     /// Forgets what the connection is owed and counts it as dropped.
     pub(crate) fn forgive(&mut self, slot: u32) {
-        let index = std::mem::replace(&mut self.connections[slot].debt, NONE);
+        let conn = &mut self.connections[slot];
+        let index = std::mem::replace(&mut conn.debt, NONE);
+        self.lanes.leave(conn.lane, index, &mut self.debts);
         if let Some(debt) = self.debts.get(index) {
             self.counters.dropped_packets_total.add(u64::from(debt.packets()));
-            self.owed_bytes -= debt.bytes;
+            self.owed_bytes -= debt.bytes();
             self.debts.give_back(index, Debt::cleared);
+        }
+    }
+
+    /// The same if all of it waits for the lane, so that a goodbye may take its place.
+    pub(crate) fn forgive_what_waits(&mut self, slot: u32) {
+        let debt = self.debts.get(self.connections[slot].debt);
+        if debt.is_some_and(|debt| debt.waits_for_lane() && !debt.is_split()) {
+            self.forgive(slot);
         }
     }
 
@@ -328,8 +322,9 @@ impl Shard {
         if split {
             debt.begin_split();
         }
-        if debt.bytes > self.limits.debt_bytes.count() {
-            self.close_later(slot, CloseReason::DebtBytes);
+        if debt.bytes() > self.limits.debt_bytes.count() {
+            let lane = debt.waits_for_lane();
+            self.close_later(slot, if lane { CloseReason::LaneBytes } else { CloseReason::DebtBytes });
         }
     }
 }
@@ -340,64 +335,4 @@ const MAX_REPLY_BODY_BYTES: usize = 1024;
 /// What this connection is sent of a block.
 pub(crate) fn view_of(conn: &Conn) -> View {
     View { format: conn.manner.format, websocket: conn.manner.websocket }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn owed(text: &'static str, control: bool) -> Owed {
-        Owed { bytes: Bytes::from_static(text.as_bytes()), packets: u32::from(!control), since: Tick(0), control }
-    }
-
-    fn order(debt: &Debt) -> Vec<&str> {
-        debt.queue.iter().map(|owed| std::str::from_utf8(&owed.bytes).unwrap()).collect()
-    }
-
-    #[test]
-    fn control_goes_behind_the_piece_under_way_and_before_all_other_data() {
-        let mut debt = Debt::default();
-        debt.push(owed("block 1", false));
-        debt.settle(3);
-        debt.push(owed("block 2", false));
-        debt.push(owed("pong", true));
-        debt.push(owed("heartbeat", true));
-        assert_eq!(order(&debt), ["ck 1", "pong", "heartbeat", "block 2"]);
-        debt.settle(4);
-        debt.push(owed("third", true));
-        assert_eq!(order(&debt), ["pong", "heartbeat", "third", "block 2"]);
-        assert_eq!(debt.packets(), 1);
-        assert_eq!(debt.bytes, "pongheartbeatthirdblock 2".len());
-        debt.settle(2);
-        debt.push(owed("fourth", true));
-        assert_eq!(order(&debt), ["ng", "heartbeat", "third", "fourth", "block 2"]);
-        for bytes in ["ng", "heartbeat", "third", "fourth"] {
-            debt.settle(bytes.len());
-        }
-        debt.push(owed("fifth", true));
-        assert_eq!(order(&debt), ["fifth", "block 2"]);
-    }
-
-    #[test]
-    fn control_goes_first_when_nothing_is_under_way() {
-        let mut debt = Debt::default();
-        debt.push(owed("block", false));
-        debt.push(owed("pong", true));
-        assert_eq!(order(&debt), ["pong", "block"]);
-        debt.settle(0);
-        assert!(!debt.split, "a socket that takes nothing splits nothing");
-    }
-
-    #[test]
-    fn control_that_was_partly_sent_at_once_keeps_its_place() {
-        let mut debt = Debt::default();
-        debt.push(owed("ng", true));
-        debt.begin_split();
-        debt.push(owed("block", false));
-        debt.push(owed("heartbeat", true));
-        assert_eq!(order(&debt), ["ng", "heartbeat", "block"]);
-        debt.settle(2);
-        debt.push(owed("second", true));
-        assert_eq!(order(&debt), ["heartbeat", "second", "block"]);
-    }
 }

@@ -78,6 +78,7 @@ impl Shard {
                     self.part(slot, CloseReason::Kicked, Some(&refusal.reason));
                 }
             }
+            Order::Lanes(lanes) => self.set_lanes(lanes),
             Order::Resync => self.begin_resync(),
             Order::Drain { over_ms, last_call_ms } => self.begin_drain(over_ms, last_call_ms),
             Order::Stop => return false,

@@ -193,6 +193,7 @@ impl Shard {
             return false;
         };
         self.outlet.opened(slot, descriptor);
+        self.label(slot);
         self.websocket_connections += u32::from(websocket);
         let place = self.place(slot);
         self.handshakes.push_back((place, self.now.after(self.limits.handshake_timeout_ms.get_u32())));

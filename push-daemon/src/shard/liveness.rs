@@ -6,12 +6,13 @@
 //! Time is an argument: one test can run a shard through an hour.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use wire::websocket::handshake::REQUEST_TIMEOUT;
 
 use super::Shard;
 use super::conn::Phase;
-use super::egress::Debt;
+use super::debt::Debt;
 use super::reason::CloseReason;
 use crate::sys::unacknowledged_bytes;
 
@@ -20,6 +21,15 @@ pub(crate) const TICK_MS: u32 = 100;
 
 /// Deadlines for which a queue keeps its memory when it is empty.
 const KEPT_DEADLINES: usize = 64;
+
+/// Debts looked at in one tick. More than these, as where a lane is full, are looked at in turn.
+const DEBTS_PER_TICK: usize = 4_096;
+
+/// Ticks within which all debts are looked at, however many.
+const TICKS_PER_DEBTS: usize = 10;
+
+/// When a lane was full for a while, memory for as many debts stays this long, since most are soon owed again.
+const DEBTS_KEPT_MS: u32 = 10_000;
 
 /// The sweep passes the whole slab this many times within a heartbeat time-out.
 const PASSES_PER_TIMEOUT: u32 = 8;
@@ -35,9 +45,28 @@ impl Shard {
         self.end_overdue_handshakes();
         self.end_lingering();
         self.end_slow_packets();
-        self.pay_without_event();
-        self.end_old_debts();
+        let debts = self.debts_of_this_tick();
+        self.pay_without_event(debts.clone());
+        self.end_old_debts(debts);
+        self.give_debts_back();
         self.sweep(elapsed);
+    }
+
+    fn debts_of_this_tick(&mut self) -> Range<usize> {
+        let end = self.debts.end();
+        let first = if self.debts_next < end { self.debts_next } else { 0 };
+        self.debts_next = first + (end / TICKS_PER_DEBTS).max(DEBTS_PER_TICK);
+        first..self.debts_next
+    }
+
+    /// Memory of debts that lanes had made and that nobody needs any more.
+    fn give_debts_back(&mut self) {
+        self.debts.keeps = self.lanes.are_on();
+        if self.debts.in_use() > 0 {
+            self.no_debts_since = None;
+        } else if self.now.since(*self.no_debts_since.get_or_insert(self.now)) >= DEBTS_KEPT_MS {
+            self.debts.shrink();
+        }
     }
 
     fn end_overdue_handshakes(&mut self) {
@@ -93,16 +122,17 @@ impl Shard {
     }
 
     /// Pays debts that the kernel had no memory for.
-    fn pay_without_event(&mut self) {
-        let waiting: Vec<u32> = self.debts.iter().filter(|debt| debt.no_event_comes).map(|debt| debt.slot).collect();
+    fn pay_without_event(&mut self, debts: Range<usize>) {
+        let waiting: Vec<u32> =
+            self.debts.part(debts).filter(|debt| debt.no_event_comes).map(|debt| debt.slot).collect();
         for slot in waiting {
             self.pay(slot);
         }
     }
 
-    fn end_old_debts(&mut self) {
+    fn end_old_debts(&mut self, debts: Range<usize>) {
         let (now, limit) = (self.now, self.limits.debt_age_ms.get_u32());
-        let old = self.debts.iter().filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
+        let old = self.debts.part(debts).filter(|debt| debt.since().is_some_and(|since| now.since(since) >= limit));
         let old: Vec<u32> = old.map(|debt| debt.slot).collect();
         for slot in old {
             // A kernel that is short of memory may say no more than that the socket is full, and make no event later. A
@@ -113,7 +143,8 @@ impl Shard {
             }
             let debt = self.connections.get(slot).and_then(|conn| self.debts.get(conn.debt));
             if debt.and_then(Debt::since).is_some_and(|since| now.since(since) >= limit) {
-                self.part(slot, CloseReason::DebtAge, None);
+                let lane = debt.is_some_and(Debt::waits_for_lane);
+                self.part(slot, if lane { CloseReason::LaneAge } else { CloseReason::DebtAge }, None);
             }
         }
     }

@@ -9,9 +9,9 @@
 //! Layout: `conn` state · `listen` accepts · `ingress` bytes in · `requests` what a client asks · `session` coming
 //! and going · `rooms`, `room_index`, `mids`, `own_keys`, `accepts`, `platforms` who is where · `presence` what the hub
 //! knows of that · `activity` what a room has to send · `fanout` one block to many · `send`, `ring`, `files` how bytes
-//! reach the kernel · `egress` what a slow socket still owes · `liveness` who fell silent · `order`, `intake`, `news`
-//! orders in and news out · `wait`, `rest` what the loop waits for · `counters`, `reason` what is counted · `tables` for
-//! benchmarks
+//! reach the kernel · `egress`, `debt` what a slow socket still owes · `lanes`, `labels` who waits for its ISP's lane, and
+//! which that is · `liveness` who fell silent · `order`, `intake`, `news` orders in and news out · `wait`, `rest` what the
+//! loop waits for · `counters`, `reason` what is counted · `tables` for benchmarks
 
 mod accepts;
 mod activity;
@@ -20,13 +20,18 @@ mod by_hand;
 mod clock;
 mod conn;
 pub mod counters;
+mod debt;
 mod egress;
 mod fanout;
 mod files;
 #[cfg(test)]
+mod full_lanes;
+#[cfg(test)]
 mod held_sockets;
 mod ingress;
 mod intake;
+mod labels;
+mod lanes;
 mod listen;
 mod liveness;
 mod mids;
@@ -68,9 +73,10 @@ pub use activity::MergeWindows;
 use clock::{Clock, Tick};
 use conn::{Connections, Side};
 use counters::Counters;
-use egress::Debt;
+use debt::Debt;
 use fanout::{Everyone, Round, Windows};
 use ingress::Input;
+use lanes::Lanes;
 use listen::Listener;
 use mids::Mids;
 use news::NewsDesk;
@@ -120,6 +126,13 @@ pub struct Shard {
     debts: Side<Debt>,
     /// Sum of all debts.
     owed_bytes: usize,
+    /// Where the next tick goes on looking at debts.
+    debts_next: usize,
+    /// Since when there has been no debt, if there were some.
+    no_debts_since: Option<Tick>,
+    lanes: Lanes,
+    /// Where the next turn goes on asking which lane a connection is in, after a change of plan.
+    labels_next: Option<u32>,
     /// Connections by the time by which they have to be in: what was accepted within the handshake time-out.
     handshakes: VecDeque<(Place, Tick)>,
     /// Connections that were told goodbye, by the time at which they are closed all the same.
@@ -232,6 +245,7 @@ impl Shard {
     fn turn(&mut self, came: &Came, began: Instant) -> io::Result<bool> {
         let (now, skipped) = self.clock.turn(began);
         self.now = now;
+        self.lanes.begin_turn(began);
         if !skipped.is_zero() {
             self.counters.standstills_total.add(1);
             tracing::warn!(shard = self.id, ?skipped, "stood still; that time counts for no client");
@@ -247,11 +261,15 @@ impl Shard {
             return Ok(false);
         }
         self.close_windows();
+        self.serve_lanes(self.turn_sends);
         self.serve_rounds(self.turn_sends);
         self.go_on_with_resync();
+        self.go_on_with_labels();
         self.drain();
         self.tick();
         self.close_gathered();
+        self.lanes.end_turn();
+        self.switch_lanes_off();
         self.outlet.let_go();
         self.publish(began);
         match self.broken.take() {
@@ -284,8 +302,8 @@ impl Shard {
 
     /// How much longer the shard hears nobody but the door.
     fn rest_left(&self) -> Option<Duration> {
-        // Who is owed something is waited for: his socket may take more by now.
-        if self.debts.in_use() > 0 { None } else { self.rest.left(self.now) }
+        // Who is owed something is waited for: his socket may take more by now. Whose lane is full has nothing to say.
+        if self.debts.in_use() > self.lanes.waiting() as usize { None } else { self.rest.left(self.now) }
     }
 
     fn dispatch(&mut self, event: &mio::event::Event) {
@@ -358,6 +376,8 @@ impl Shard {
             || self.rounds_are_due()
             || self.accepts_are_due()
             || self.resync_is_due()
+            || self.labels_next.is_some()
+            || self.lanes.are_due()
     }
 
     fn sleep(&self) -> Duration {
@@ -378,7 +398,8 @@ impl Shard {
         };
         // A window that closes within this millisecond is due in the next.
         let window = self.next_window_ms().map_or(u64::MAX, |ms| u64::from(ms.max(1)));
-        Duration::from_millis(tick.min(window))
+        let lanes = self.lanes.pause_ms().map_or(u64::MAX, u64::from);
+        Duration::from_millis(tick.min(window).min(lanes))
     }
 
     fn publish(&self, began: Instant) {

@@ -13,6 +13,7 @@ use wire::key::Place;
 
 use super::presence::RoomName;
 use crate::block::Run;
+use crate::lanes::LaneOrder;
 
 /// Something for a shard to do.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub enum Order {
     RoomCounts(Arc<[(RoomName, u32)]>),
     /// End these connections.
     Close(Arc<[Place]>, Refusal),
+    /// Keep to this plan of lanes.
+    Lanes(LaneOrder),
     /// Tell of every session again.
     Resync,
     /// Take no more connections and say goodbye to those that are here, spread over this time.

@@ -80,6 +80,10 @@ reasons! {
     DebtBytes = "debt_bytes", -413, POLICY_VIOLATION, "too much unread";
     /// The client has not read for too long.
     DebtAge = "debt_age", -408, POLICY_VIOLATION, "nothing read for too long";
+    /// What the client is owed because its ISP's lane is full has become too much.
+    LaneBytes = "lane_bytes", -503, TRY_AGAIN_LATER, "the way to your provider is full, connect elsewhere";
+    /// The client has waited too long for its ISP's lane.
+    LaneAge = "lane_age", -503, TRY_AGAIN_LATER, "the way to your provider is full, connect elsewhere";
     /// The HTTP request is no WebSocket upgrade.
     BadHandshake = "bad_handshake", -400, PROTOCOL_ERROR, "not a WebSocket handshake";
     /// The HTTP request names another path.
@@ -107,6 +111,11 @@ reasons! {
 }
 
 impl CloseReason {
+    /// Whether it is the rate of the ISP's lane that ends the connection.
+    pub(crate) fn is_the_lanes(self) -> bool {
+        matches!(self, Self::LaneBytes | Self::LaneAge)
+    }
+
     /// Whether the client is told before the connection ends.
     pub(crate) fn is_told(self) -> bool {
         !matches!(self, Self::PeerClosed | Self::PeerReset | Self::DebtBytes | Self::DebtAge)

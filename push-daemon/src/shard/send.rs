@@ -3,11 +3,11 @@
 //! Both do the same, and say of each socket how much it took. Which one a shard has is chosen when it starts, because
 //! kernels and sandboxes may forbid io_uring, and stays for its life.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, RawFd};
 
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::ring::{Ring, borrow};
 use crate::block::{Block, View};
@@ -180,6 +180,21 @@ pub(crate) fn offer(socket: impl AsFd, bytes: &[u8]) -> Outcome {
     }
     loop {
         match send(&socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            result => return Outcome::of(result),
+        }
+    }
+}
+
+/// Hands several pieces to one socket with one call, without waiting.
+pub(crate) fn offer_all(socket: impl AsFd, pieces: &[IoSlice<'_>]) -> Outcome {
+    #[cfg(test)]
+    if let Some(outcome) = super::send_faults::next() {
+        return outcome;
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(&socket, pieces, &mut SendAncillaryBuffer::default(), flags) {
             Err(Errno::INTR) => {}
             result => return Outcome::of(result),
         }

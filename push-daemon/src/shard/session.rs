@@ -3,9 +3,8 @@
 //! It does not decide who may enter (the logic tier does), nor read packets (`ingress`).
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
-use rustix::net::{Shutdown, getpeername, shutdown};
+use rustix::net::{Shutdown, shutdown};
 use serde_json::json;
 use wire::goim::{Header, op};
 use wire::key::Place;
@@ -187,10 +186,14 @@ impl Shard {
         if phase == Phase::Lingering {
             return self.finish(slot);
         }
+        self.forgive_what_waits(slot);
         // In the middle of a block there is no place for a goodbye.
         let told = reason.is_told() && self.connections[slot].debt == NONE && phase != Phase::Upgrading;
         // First, so that who was told finds it counted.
         self.counters.closed(reason).add(1);
+        if reason.is_the_lanes() {
+            self.lanes.count(self.connections[slot].lane, |counters| counters.closed_total.add(1));
+        }
         if told {
             self.say_goodbye(slot, reason, words.unwrap_or(reason.words()));
             self.send_gathered();
@@ -213,6 +216,7 @@ impl Shard {
         if self.connections[slot].manner.websocket {
             self.websocket_connections -= 1;
         }
+        self.unlabel(slot);
         self.outlet.closed(slot);
         // Closing takes the socket out of the poll as well, at the latest when the outlet lets go of it.
         drop(self.connections.remove(slot));
@@ -298,11 +302,7 @@ impl Shard {
 
     /// The client's address without its port, as text.
     pub(crate) fn address(&self, slot: u32) -> String {
-        let peer = self.connections[slot].socket.as_ref().and_then(|socket| getpeername(socket).ok().flatten());
-        match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-            Some(address) => address.ip().to_canonical().to_string(),
-            None => String::new(),
-        }
+        self.peer(slot).map_or_else(String::new, |peer| peer.to_string())
     }
 }
 

@@ -20,6 +20,7 @@ use super::conn::{Connections, Side};
 use super::counters::Counters;
 use super::fanout::Everyone;
 use super::ingress::SCRATCH_BYTES;
+use super::lanes::Lanes;
 use super::listen::bind;
 use super::mids::Mids;
 use super::news::NewsDesk;
@@ -186,6 +187,10 @@ pub(super) fn open(
         inputs: Side::new(),
         debts: Side::new(),
         owed_bytes: 0,
+        debts_next: 0,
+        no_debts_since: None,
+        lanes: Lanes::off(Instant::now()),
+        labels_next: None,
         handshakes: VecDeque::new(),
         lingers: VecDeque::new(),
         unread: Vec::new(),

@@ -4,16 +4,20 @@
 //! Nothing in the daemon uses it; the tables, and what walks over them, are the daemon's own.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::activity::MergeWindows;
 use super::clock::Tick;
 use super::conn::{Connections, Manner, NONE, Phase};
+use super::counters::Counters;
 use super::egress::view_of;
+use super::lanes::Lanes;
 use super::order::RoomRun;
 use super::presence::{Presence, RoomName};
 use super::rooms::{Rooms, Turn};
 use crate::block::{BlockPool, Run};
 use crate::format::Format;
+use crate::lanes::{Lane, LaneOrder, LanePlan};
 
 /// Members that a slice serves, as in the daemon's defaults.
 const SLICE: usize = 256;
@@ -40,6 +44,7 @@ pub struct Tables {
     room: u32,
     name: RoomName,
     blocks: BlockPool,
+    lanes: Lanes,
     due: Vec<u32>,
 }
 
@@ -66,23 +71,47 @@ impl Tables {
             (connections[slot].room, connections[slot].room_at) = (joined, at);
             room = joined;
         }
-        Self { connections, rooms, room, name, blocks: BlockPool::new(), due: Vec::new() }
+        let (blocks, lanes) = (BlockPool::new(), Lanes::off(Instant::now()));
+        Self { connections, rooms, room, name, blocks, lanes, due: Vec::new() }
+    }
+
+    /// The same, with the members in as many lanes as there can be, each with a bound that is never reached.
+    #[must_use]
+    pub fn in_lanes(mut self) -> Self {
+        let lane = |id: u8| Lane { id, name: format!("isp{id}"), rate: u64::MAX, burst: u64::MAX };
+        // Numbers and names are right, and no prefix names another.
+        let plan = LanePlan::new((1..=u8::MAX).map(lane).collect(), &[]).unwrap_or_default();
+        let live = self.connections.live();
+        self.lanes.set(LaneOrder::none().replaced(plan), live, &Counters::new());
+        (0..live).for_each(|slot| self.connections[slot].lane = (slot % 256) as u8);
+        self
     }
 
     /// One round with `run`: finds every member and what it would be sent. Gives how many there are.
     pub fn round(&mut self, run: &Run) -> u32 {
         self.rooms.push(Arc::new(RoomRun { room: self.name.clone(), run: run.clone() }));
         let mut found = 0;
+        let lanes_are_on = self.lanes.are_on();
         loop {
             let blocks = &self.blocks;
             let build = |runs: &[Arc<RoomRun>], to| blocks.build(runs.iter().map(|of_room| &of_room.run), to);
             let turn = self.rooms.next_turn(self.room, SLICE, BLOCK_BYTES, build, &mut self.due);
-            let (Turn::Send(block) | Turn::SendLast(block)) = turn else { return found };
+            let (Turn::Send(block) | Turn::SendLast(block)) = turn else {
+                self.lanes.end_turn();
+                return found;
+            };
             for slot in self.due.drain(..) {
                 let Some(conn) = self.connections.get(slot).filter(|conn| conn.phase == Phase::Joined) else {
                     continue;
                 };
-                found += u32::from(conn.debt == NONE && block.view(view_of(conn)).is_some());
+                let Some(bytes) = block.view(view_of(conn)).filter(|_| conn.debt == NONE) else { continue };
+                if lanes_are_on {
+                    if self.lanes.hold_back(conn.lane) {
+                        continue;
+                    }
+                    self.lanes.spend(conn.lane, bytes.len());
+                }
+                found += 1;
             }
         }
     }

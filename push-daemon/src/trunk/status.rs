@@ -1,6 +1,11 @@
 //! What the trunk counts and how its lines are, for metrics, the page and tests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use wire::trunk::IspReport;
+
+use crate::kernel::Measurement;
 
 /// Figures of the trunk. Those in `_total` only grow.
 #[derive(Debug, Default)]
@@ -45,6 +50,8 @@ pub struct TrunkStatus {
     pub pending: AtomicU64,
     /// The lines, in the order of the settings.
     pub lines: Vec<LineStatus>,
+    /// What connections see by ISP, to be reported upstream: put in now and then by whoever looks after the kernel plane.
+    pub isps: Mutex<Vec<IspReport>>,
 }
 
 /// How one line is.
@@ -74,6 +81,21 @@ impl TrunkStatus {
             })
             .collect();
         Self { lines, ..Self::default() }
+    }
+
+    /// Puts in what connections see, of ISPs that had any.
+    pub(crate) fn report_isps(&self, measurements: &[Measurement]) {
+        let seen = measurements.iter().filter(|measurement| measurement.opened != 0);
+        let reports = seen.map(|measurement| IspReport {
+            name: measurement.name.clone(),
+            opened: measurement.opened,
+            closed: measurement.closed,
+            segments: measurement.sampled_segments,
+            retransmissions: measurement.sampled_retransmissions,
+            rtt_count: measurement.rtt_count,
+            rtt_sum_us: measurement.rtt_sum_us,
+        });
+        *self.isps.lock().unwrap_or_else(PoisonError::into_inner) = reports.collect();
     }
 
     /// Whether any line is up.

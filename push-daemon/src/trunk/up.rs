@@ -1,5 +1,6 @@
 //! News from shards become frames for the tier.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
@@ -84,12 +85,13 @@ impl Hub {
         self.send_sessions(&mut events).await;
     }
 
-    /// What the edge says of its load.
+    /// What the edge says of its load, and of its clients' networks.
     pub(super) fn report(&self) -> EdgeReport {
         EdgeReport {
             connections: self.counters.iter().map(|counters| counters.connections.get()).sum(),
             max_connections: self.identity.max_connections,
             draining: self.draining.load(Relaxed),
+            isps: self.status.isps.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use push_daemon::appliance::Appliance;
 use push_daemon::config::Config;
+use push_daemon::lanes::LanePlan;
 use settings::Source;
 use tokio::runtime::Runtime;
 
@@ -72,6 +73,11 @@ impl Edge {
         client.ask_in(mid, room);
         client.next(1);
         client
+    }
+
+    /// Has the shards keep to this plan of lanes.
+    pub(crate) fn set_lanes(&self, plan: LanePlan) {
+        self.runtime.block_on(self.appliance.set_lanes(plan));
     }
 
     /// Says goodbye to all in the time that the settings give it, and ends every part.

@@ -207,6 +207,8 @@ pub fn write(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<WholeSet, String> {
@@ -244,6 +246,41 @@ mod tests {
         assert_eq!((set.rules[0].action, set.rules[0].ttl), (Action::Deny, Some(Duration::from_secs(600))));
         assert_eq!((set.rules[0].comment.as_str(), set.rules[1].action), ("scanners", Action::Allow));
         assert_eq!(set.rules[1].prefix.to_string(), "203.0.113.9/32");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_set_or_named_as_wrong(text in "(\\[\\[?(rule|isp|limits)\\]?\\]|[a-z_]{1,8} = .{0,12}|.{0,12}|\n){0,8}") {
+            if let Err(error) = parsed(&text) {
+                prop_assert!(error.starts_with("tables.toml: ") || error.starts_with("cannot read "), "{error}");
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read_as_the_same(
+            (packets_per_s, open_connections, rate) in (any::<u32>(), any::<u32>(), 1_000u64..1 << 40),
+            rules in proptest::collection::btree_map(any::<u32>(), (any::<bool>(), "[a-z]{0,20}"), 0..20),
+        ) {
+            let limits = SourceLimits { packets_per_s, open_connections, ..SourceLimits::default() };
+            let rate = IspRate { bytes_per_s: rate, burst_bytes: rate };
+            let isp = IspEntry { number: 3, name: "north".into(), ingress: rate, egress: rate, prefixes: 1 };
+            let prefixes = [("10.0.0.0/8".parse().unwrap(), 3), ("11.0.0.0/8".parse().unwrap(), 4)];
+            let rules: Vec<_> = rules.into_iter().map(|(address, (deny, comment))| Rule {
+                prefix: IpAddr::from(address.to_be_bytes()).into(),
+                action: if deny { Action::Deny } else { Action::Allow },
+                hits: 5,
+                bytes: 6,
+                expires_in: None,
+                comment,
+                origin: Origin::Operator,
+            }).collect();
+            let set = parsed(&write(&rules, limits, &[isp], &prefixes).unwrap()).unwrap();
+            prop_assert_eq!(set.limits, limits);
+            prop_assert_eq!((set.isps[0].ingress, set.isps[0].egress, set.isps[0].prefixes.len()), (rate, rate, 1));
+            let read: Vec<_> = set.rules.iter().map(|rule| (rule.prefix, rule.action, rule.comment.clone())).collect();
+            let written: Vec<_> = rules.iter().map(|rule| (rule.prefix, rule.action, rule.comment.clone())).collect();
+            prop_assert_eq!(read, written);
+        }
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Tables {
     pub(super) fn forget_sources(&self) -> Result<(), KernelError> {
         self.empty::<V4, SourceState>(Ipv4Addr::SOURCES)?;
         self.empty::<V6, SourceState>(Ipv6Addr::SOURCES)?;
+        self.forget_open()
+    }
+
+    /// Forgets what sources have open, when nobody will tell of its end.
+    pub(in crate::kernel) fn forget_open(&self) -> Result<(), KernelError> {
         self.empty::<V4, u64>(Ipv4Addr::OPEN)?;
         self.empty::<V6, u64>(Ipv6Addr::OPEN)
     }

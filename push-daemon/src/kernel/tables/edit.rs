@@ -13,13 +13,13 @@ use ipnet::IpNet;
 
 use super::{
     Guard, Tables, comments,
-    generations::{Contents, other},
+    generations::{Contents, is_host, other},
     get,
     isp::{self, IspSpec},
     limit::SourceLimits,
     rule::{Action, Added, NewRule, Origin, Rule, boot_clock_ns, check_host_bits},
 };
-use crate::kernel::{error::KernelError, pin::Lock};
+use crate::kernel::{error::KernelError, pin::Lock, shape};
 
 impl Tables {
     /// Writes a rule; one for the same prefix is replaced in place and keeps its counts.
@@ -36,16 +36,25 @@ impl Tables {
         Ok(added)
     }
 
-    fn put(&self, rule: &NewRule, generation: u32) -> Result<(), KernelError> {
-        let mut set = self.generations.set_of(&self.pins, generation, self.wanted_bounds()?)?;
+    fn put(&mut self, rule: &NewRule, generation: u32) -> Result<(), KernelError> {
+        let in_trie = !is_host(&rule.prefix);
+        if in_trie {
+            self.generations.make_way(generation, rule.prefix)?;
+        }
+        let mut set = self.set_of(generation)?;
         let before = get(&set, rule.prefix)?.unwrap_or_default();
         let mut value = rule.to_kernel(self.comments.number_of(&rule.comment)?, boot_clock_ns());
         (value.hits, value.bytes) = (before.hits, before.bytes);
         let outers = self.generations.outers();
-        match rule.prefix.addr() {
-            IpAddr::V4(address) => set.v4.put(&self.pins, outers, address, &value),
-            IpAddr::V6(address) => set.v6.put(&self.pins, outers, address, &value),
+        let made = match rule.prefix.addr() {
+            IpAddr::V4(address) => set.v4.put(&self.pins, outers, address, &value)?,
+            IpAddr::V6(address) => set.v6.put(&self.pins, outers, address, &value)?,
+        };
+        drop(set);
+        if made {
+            self.generations.note_change(generation)?;
         }
+        if in_trie { self.generations.begin_edition() } else { Ok(()) }
     }
 
     /// What `add` would answer, without writing.
@@ -55,7 +64,7 @@ impl Tables {
         let management = self.management()?;
         refuse_management(rule, &management, self.guard)?;
         self.refuse_lock_out(rule)?;
-        let before = get(&self.set()?, rule.prefix)?;
+        let before = get(&*self.set()?, rule.prefix)?;
         let replaced = before.map(|before| self.told(rule.prefix, &before)).transpose()?;
         let spared = match rule.action {
             Action::Deny => management.into_iter().filter(|management| rule.prefix.contains(management)).collect(),
@@ -72,7 +81,7 @@ impl Tables {
         let is_outdone = |other: &Rule| other.prefix.prefix_len() > rule.prefix.prefix_len();
         let passes = rule.action == Action::Allow
             || self.management_of(operator)?.is_some()
-            || self.deciding(&self.set()?, operator)?.is_some_and(|other| is_outdone(&other));
+            || self.deciding(&*self.set()?, operator)?.is_some_and(|other| is_outdone(&other));
         if passes { Ok(()) } else { Err(KernelError::LockOut { operator, prefix: rule.prefix }) }
     }
 
@@ -91,7 +100,7 @@ impl Tables {
     }
 
     fn remove_from(&self, prefix: IpNet, generation: u32) -> Result<bool, KernelError> {
-        let mut set = self.generations.set_of(&self.pins, generation, self.wanted_bounds()?)?;
+        let mut set = self.set_of(generation)?;
         match prefix.addr() {
             IpAddr::V4(address) => set.v4.remove(address, prefix.prefix_len()),
             IpAddr::V6(address) => set.v6.remove(address, prefix.prefix_len()),
@@ -102,7 +111,8 @@ impl Tables {
     /// those of comments that no rule has any more.
     pub fn sweep_expired(&mut self) -> Result<usize, KernelError> {
         let _lock = self.lock()?;
-        let (mut set, now_ns) = (self.set()?, boot_clock_ns());
+        let now_ns = boot_clock_ns();
+        let mut set = self.set()?;
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (prefix, rule) in set.rules()? {
             if rule.expires_ns != 0 && rule.expires_ns <= now_ns {
@@ -117,6 +127,7 @@ impl Tables {
         }
         set.v4.remove_all(&v4)?;
         set.v6.remove_all(&v6)?;
+        drop(set);
         self.sweep_comments()?;
         Ok(v4.len() + v6.len())
     }
@@ -127,7 +138,8 @@ impl Tables {
         let _lock = self.lock()?;
         let generation = self.generations.in_force()?.generation;
         let before = SourceLimits::from_kernel(&self.generations.limits_of(generation)?);
-        self.generations.set_limits(generation, limits.to_kernel())?;
+        let longest = self.set()?.longest()?;
+        self.generations.set_limits(generation, limits.to_kernel(), longest)?;
         if (before.ipv4_bits, before.ipv6_bits) != (limits.ipv4_bits, limits.ipv6_bits) {
             self.forget_sources()?;
         }
@@ -151,17 +163,23 @@ impl Tables {
             .or_else(|| (1..MAX_ISPS).find(is_free))
             .ok_or(KernelError::TooManyIsps)?;
         self.generations.set_isp(generation, number, kernel)?;
+        for prefix in &spec.prefixes {
+            self.generations.make_way(generation, *prefix)?;
+        }
         if !spec.prefixes.is_empty() {
             let mut set = self.set()?;
             let outers = self.generations.outers();
             for prefix in &spec.prefixes {
-                match prefix.addr() {
+                // The note below tells of a table that this makes, too.
+                let _made = match prefix.addr() {
                     IpAddr::V4(address) => set.v4.put_isp(&self.pins, outers, address, prefix.prefix_len(), number)?,
                     IpAddr::V6(address) => set.v6.put_isp(&self.pins, outers, address, prefix.prefix_len(), number)?,
-                }
+                };
             }
         }
-        self.generations.note_isps(generation)?;
+        self.generations.begin_edition()?;
+        self.generations.note_change(generation)?;
+        shape::follow(self)?;
         Ok(number)
     }
 
@@ -181,8 +199,11 @@ impl Tables {
         }
         set.v4.remove_isps(&v4)?;
         set.v6.remove_isps(&v6)?;
+        drop(set);
+        self.generations.begin_edition()?;
         self.generations.set_isp(generation, number, Isp::default())?;
-        self.generations.note_isps(generation)?;
+        self.generations.note_change(generation)?;
+        shape::follow(self)?;
         Ok(v4.len() + v6.len())
     }
 
@@ -224,10 +245,9 @@ impl Tables {
     }
 
     pub(super) fn sweep_comments(&self) -> Result<(), KernelError> {
-        let bounds = self.wanted_bounds()?;
         let mut used = std::collections::HashSet::new();
         for generation in [0, 1] {
-            let rules = self.generations.set_of(&self.pins, generation, bounds)?.rules()?;
+            let rules = self.set_of(generation)?.rules()?;
             used.extend(rules.into_iter().map(|(_, rule)| rule.comment));
         }
         self.comments.keep_only(&used)

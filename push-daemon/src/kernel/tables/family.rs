@@ -95,13 +95,14 @@ impl<A: Address> Family<A> {
         Ok(found.filter(|rule| rule.prefix_len == u32::from(length)))
     }
 
+    /// Whether that made a table.
     pub(super) fn put(
         &mut self,
         pins: &PinDir,
         outers: &Outers,
         address: A,
         rule: &RuleValue,
-    ) -> Result<(), KernelError> {
+    ) -> Result<bool, KernelError> {
         if rule.prefix_len == u32::from(A::BITS) {
             self.hosts.put(pins, outers.of(A::HOSTS)?, &address.host(), rule)
         } else {
@@ -127,7 +128,7 @@ impl<A: Address> Family<A> {
         self.prefixes.remove_all(&prefixes)
     }
 
-    /// Writes down whose a prefix is.
+    /// Writes down whose a prefix is. Whether that made a table.
     pub(super) fn put_isp(
         &mut self,
         pins: &PinDir,
@@ -135,7 +136,7 @@ impl<A: Address> Family<A> {
         address: A,
         length: u8,
         isp: u32,
-    ) -> Result<(), KernelError> {
+    ) -> Result<bool, KernelError> {
         self.isps.put(pins, outers.of(A::ISPS)?, &address.prefix(length), &isp)
     }
 

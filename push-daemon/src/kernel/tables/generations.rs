@@ -13,7 +13,7 @@ use std::{
 use abi::{
     generation::{self, GENERATIONS},
     isps::{Isp, MAX_ISPS},
-    limits::Limits,
+    limits::{Limits, REMEMBER_V4, REMEMBER_V6},
     rules::RuleValue,
 };
 use aya::maps::{Array, MapData};
@@ -69,6 +69,42 @@ impl Default for Contents {
     }
 }
 
+impl Contents {
+    fn longest(&self) -> Longest {
+        let rules = self.rules.iter().map(|(prefix, _)| *prefix).filter(|prefix| !is_host(prefix));
+        rules.chain(self.isp_prefixes.iter().map(|(prefix, _)| *prefix)).fold(Longest::default(), Longest::with)
+    }
+}
+
+/// Whether a rule for `prefix` stands in a hash, and not in a trie.
+pub(super) fn is_host(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
+}
+
+/// The longest prefixes in the tries of a set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Longest {
+    v4: u8,
+    v6: u8,
+}
+
+impl Longest {
+    /// With one more.
+    pub(super) fn with(self, prefix: IpNet) -> Self {
+        match prefix {
+            IpNet::V4(prefix) => Self { v4: self.v4.max(prefix.prefix_len()), ..self },
+            IpNet::V6(prefix) => Self { v6: self.v6.max(prefix.prefix_len()), ..self },
+        }
+    }
+
+    /// For which families all addresses of a source get the same answer.
+    fn remembered(self, limits: &Limits) -> u32 {
+        let v4 = if u16::from(self.v4) <= limits.v4_bits { REMEMBER_V4 } else { 0 };
+        let v6 = if u16::from(self.v6) <= limits.v6_bits { REMEMBER_V6 } else { 0 };
+        v4 | v6
+    }
+}
+
 /// The tables of one generation.
 pub(super) struct RuleSet {
     pub(super) v4: Family<Ipv4Addr>,
@@ -99,6 +135,13 @@ impl RuleSet {
             v4: Family::build(generation, bounds, &rules_v4, &isps_v4)?,
             v6: Family::build(generation, bounds, &rules_v6, &isps_v6)?,
         })
+    }
+
+    /// The longest prefixes in the tries.
+    pub(super) fn longest(&self) -> Result<Longest, KernelError> {
+        let rules = self.rules()?.into_iter().map(|(prefix, _)| prefix).filter(|prefix| !is_host(prefix));
+        let isps = self.isp_prefixes()?.into_iter().map(|(prefix, _)| prefix);
+        Ok(rules.chain(isps).fold(Longest::default(), Longest::with))
     }
 
     /// Every rule with its prefix, in no order.
@@ -137,13 +180,14 @@ pub(super) struct InForce {
 /// Both generations, and the word between them.
 pub(super) struct Generations {
     word: Array<MapData, u64>,
+    edition: Array<MapData, u64>,
     sets: Array<MapData, u64>,
     isps: Array<MapData, Isp>,
     limits: Array<MapData, Limits>,
     outers: Outers,
 }
 
-/// Bit of a set's record: the set is whole. The bits above count the changes of its ISPs.
+/// Bit of a set's record: the set is whole. The bits above count the changes of its tables and its ISPs.
 const WHOLE: u64 = 1;
 const ONE_CHANGE: u64 = 2;
 
@@ -151,6 +195,7 @@ impl Generations {
     pub(super) fn open(pins: &PinDir) -> Result<Self, KernelError> {
         Ok(Self {
             word: open_array(pins, abi::maps::GENERATION)?,
+            edition: open_array(pins, abi::maps::EDITION)?,
             sets: open_array(pins, abi::maps::SETS)?,
             isps: open_array(pins, abi::maps::ISPS)?,
             limits: open_array(pins, abi::maps::LIMITS)?,
@@ -173,11 +218,6 @@ impl Generations {
         Ok(InForce { generation, trial, has_lapsed })
     }
 
-    /// The tables in force.
-    pub(super) fn set(&self, pins: &PinDir, bounds: Bounds) -> Result<RuleSet, KernelError> {
-        self.set_of(pins, self.in_force()?.generation, bounds)
-    }
-
     pub(super) fn set_of(&self, pins: &PinDir, generation: u32, bounds: Bounds) -> Result<RuleSet, KernelError> {
         RuleSet::open(pins, generation, bounds)
     }
@@ -186,7 +226,26 @@ impl Generations {
         self.limits.get(&generation, 0).map_err(|error| KernelError::map("read the limits", error))
     }
 
-    pub(super) fn set_limits(&mut self, generation: u32, limits: Limits) -> Result<(), KernelError> {
+    /// Writes the limits of a set in whose tries these lengths of prefixes stand.
+    pub(super) fn set_limits(&mut self, generation: u32, limits: Limits, longest: Longest) -> Result<(), KernelError> {
+        self.write_limits(generation, Limits { remember: longest.remembered(&limits), ..limits })
+    }
+
+    /// Before a prefix of `length` comes into a trie: where it is longer than a source is wide, sources are not remembered any more.
+    pub(super) fn make_way(&mut self, generation: u32, prefix: IpNet) -> Result<(), KernelError> {
+        let limits = self.limits_of(generation)?;
+        let remember = limits.remember & Longest::default().with(prefix).remembered(&limits);
+        if remember == limits.remember { Ok(()) } else { self.write_limits(generation, Limits { remember, ..limits }) }
+    }
+
+    /// After a change in a trie: what sources were remembered by counts no more.
+    pub(super) fn begin_edition(&mut self) -> Result<(), KernelError> {
+        let failed = |error| KernelError::map("begin another edition of the tables", error);
+        let edition: u64 = self.edition.get(&0, 0).map_err(failed)?;
+        self.edition.set(0, edition.wrapping_add(1), 0).map_err(failed)
+    }
+
+    fn write_limits(&mut self, generation: u32, limits: Limits) -> Result<(), KernelError> {
         self.limits.set(generation, limits, 0).map_err(|error| KernelError::map("write the limits", error))
     }
 
@@ -227,15 +286,14 @@ impl Generations {
         for (number, isp) in (0..MAX_ISPS).zip(&contents.isps) {
             self.set_isp(generation, number, *isp)?;
         }
-        self.set_limits(generation, contents.limits)?;
+        self.set_limits(generation, contents.limits, contents.longest())?;
+        self.begin_edition()?;
         self.note(generation, true)
     }
 
     /// Whether `generation` holds a whole set that can be put in force.
     pub(super) fn is_whole(&self, generation: u32) -> Result<bool, KernelError> {
-        let record =
-            self.sets.get(&generation, 0).map_err(|error| KernelError::map("read what a rule set is", error))?;
-        Ok(record == WHOLE)
+        Ok(self.record(generation)? & WHOLE != 0)
     }
 
     /// Notes that the set in force can be gone back to.
@@ -272,12 +330,12 @@ impl Generations {
         Ok(self.record(generation)? / ONE_CHANGE * u64::from(GENERATIONS) + u64::from(generation))
     }
 
-    /// Notes that the ISPs of `generation` changed.
-    pub(super) fn note_isps(&mut self, generation: u32) -> Result<(), KernelError> {
+    /// Notes that the ISPs of `generation` changed, or that it has another table.
+    pub(super) fn note_change(&mut self, generation: u32) -> Result<(), KernelError> {
         self.note(generation, self.is_whole(generation)?)
     }
 
-    fn record(&self, generation: u32) -> Result<u64, KernelError> {
+    pub(super) fn record(&self, generation: u32) -> Result<u64, KernelError> {
         self.sets.get(&generation, 0).map_err(|error| KernelError::map("read what a rule set is", error))
     }
 

@@ -81,7 +81,7 @@ impl SourceLimits {
             v4_bits: self.ipv4_bits,
             v6_bits: self.ipv6_bits,
             v4_mask: mask(self.ipv4_bits),
-            reserved: 0,
+            remember: 0,
             v6_mask: mask(self.ipv6_bits),
         }
     }

@@ -6,9 +6,9 @@
 //! copy: what it says is what the kernel has.
 //!
 //! Layout: `edit` one rule, one limit, one ISP · `transaction` a whole set at once, tried and taken back · `diff` what that changes ·
-//! `generations` the two sets · `family`, `table`, `address` the maps of one set, `outers` what
-//! they stand in · `management`, `comments`, `counters`, `listener`
-//! what stands beside them · `rule`, `limit`, `isp` values to their reader · here: what is in force.
+//! `generations` the two sets · `family`, `table`, `address` the maps of one set, `outers` what they stand in · `management`,
+//! `comments`, `counters`, `shaping`, `measurements`, `listener` what stands beside them · `rule`, `limit`, `isp` values to their
+//! reader · here: what is in force.
 
 mod address;
 mod comments;
@@ -21,15 +21,19 @@ mod isp;
 mod limit;
 mod listener;
 mod management;
+mod measurements;
 pub(super) mod outers;
 mod pinned;
 mod rule;
+mod shaping;
 mod table;
 mod transaction;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::{Deref, DerefMut},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use abi::{
@@ -57,7 +61,9 @@ pub use self::{
     isp::{IspCount, IspEntry, IspRate, IspSpec},
     limit::SourceLimits,
     listener::{Drop, Listener},
+    measurements::Measurement,
     rule::{Action, Added, Count, Explanation, NewRule, Origin, Rule, RuleCounts},
+    shaping::ShapeCount,
     transaction::{Applied, Transaction, WholeSet},
 };
 use super::{error::KernelError, pin::PinDir, sys::maps};
@@ -75,6 +81,39 @@ pub struct Tables {
     generations: Generations,
     comments: Comments,
     guard: Guard,
+    opened: Mutex<Opened>,
+}
+
+/// The tables that were opened last.
+struct Opened {
+    generation: u32,
+    record: u64,
+    bounds: Bounds,
+    set: RuleSet,
+}
+
+/// Tables of one generation while they are used: by one at a time.
+struct InUse<'a>(MutexGuard<'a, Opened>);
+
+impl Deref for InUse<'_> {
+    type Target = RuleSet;
+
+    fn deref(&self) -> &RuleSet {
+        &self.0.set
+    }
+}
+
+impl DerefMut for InUse<'_> {
+    fn deref_mut(&mut self) -> &mut RuleSet {
+        &mut self.0.set
+    }
+}
+
+impl Opened {
+    /// Every table that is made or replaced changes the record.
+    fn is(&self, generation: u32, record: u64, bounds: Bounds) -> bool {
+        (self.generation, self.record, self.bounds) == (generation, record, bounds)
+    }
 }
 
 /// Whom a change may not lock out.
@@ -106,17 +145,24 @@ impl Tables {
     }
 
     pub(super) fn open_at(pins: PinDir) -> Result<Self, KernelError> {
+        let settings = open_array(&pins, abi::maps::SETTINGS)?;
+        let generations = Generations::open(&pins)?;
+        // Of no record: the first to use them opens them again.
+        let bounds = Bounds { max_hosts: 0, max_prefixes: 0 };
+        let set = generations.set_of(&pins, 0, bounds)?;
+        let opened = Mutex::new(Opened { generation: 0, record: u64::MAX, bounds, set });
         Ok(Self {
-            settings: open_array(&pins, abi::maps::SETTINGS)?,
+            settings,
             protected: open_array(&pins, abi::maps::PROTECTED)?,
             addresses: map_data(&pins, abi::maps::ADDRESSES)?,
             counts: open(&pins, abi::maps::COUNTS)?,
             isp_counts: open(&pins, abi::maps::ISP_COUNTS)?,
             management_v4: Management::open(&pins)?,
             management_v6: Management::open(&pins)?,
-            generations: Generations::open(&pins)?,
+            generations,
             comments: Comments::open(&pins)?,
             guard: Guard::default(),
+            opened,
             pins,
         })
     }
@@ -129,7 +175,7 @@ impl Tables {
     /// The rule for exactly this prefix.
     pub fn find(&self, prefix: IpNet) -> Result<Rule, KernelError> {
         rule::check_host_bits(prefix)?;
-        let found = get(&self.set()?, prefix)?.ok_or(KernelError::NoRule { prefix })?;
+        let found = get(&*self.set()?, prefix)?.ok_or(KernelError::NoRule { prefix })?;
         self.told(prefix, &found)
     }
 
@@ -299,8 +345,20 @@ impl Tables {
     }
 
     /// The tables in force.
-    fn set(&self) -> Result<RuleSet, KernelError> {
-        self.generations.set(&self.pins, self.wanted_bounds()?)
+    fn set(&self) -> Result<InUse<'_>, KernelError> {
+        self.set_of(self.generations.in_force()?.generation)
+    }
+
+    /// The tables of one generation. Those that were opened last are kept open until another process makes others.
+    fn set_of(&self, generation: u32) -> Result<InUse<'_>, KernelError> {
+        let (record, bounds) = (self.generations.record(generation)?, self.wanted_bounds()?);
+        // A panic while somebody used them leaves them as they were.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if !opened.is(generation, record, bounds) {
+            let set = self.generations.set_of(&self.pins, generation, bounds)?;
+            *opened = Opened { generation, record, bounds, set };
+        }
+        Ok(InUse(opened))
     }
 
     fn contents_in_force(&self) -> Result<Contents, KernelError> {

@@ -116,16 +116,17 @@ impl<K: Key, V: Pod> Table<K, V> {
         }
     }
 
-    /// Writes one entry; the first makes the table.
-    pub(super) fn put(&mut self, pins: &PinDir, outer: impl AsFd, key: &K, value: &V) -> Result<(), KernelError> {
-        if self.map.is_none() {
+    /// Writes one entry; the first makes the table. Whether this was the first.
+    pub(super) fn put(&mut self, pins: &PinDir, outer: impl AsFd, key: &K, value: &V) -> Result<bool, KernelError> {
+        let makes = self.map.is_none();
+        if makes {
             self.map = Some(self.create()?);
             // In its place before it has a name: dying in between leaves an empty map, which is what its absence means.
             self.publish(pins, outer)?;
         }
         match &self.map {
-            Some(map) => maps::update(map, key, value).map_err(|error| self.refused(error)),
-            None => Ok(()),
+            Some(map) => maps::update(map, key, value).map(|()| makes).map_err(|error| self.refused(error)),
+            None => Ok(false),
         }
     }
 
@@ -175,7 +176,13 @@ fn check<K: Key, V: Pod>(map: &OwnedFd, path: &std::path::Path) -> Result<u32, K
     let foreign = |source| KernelError::ForeignPin { path: path.into(), source: Box::new(source) };
     let again = map.try_clone().map_err(|error| KernelError::system("hold a table twice", error))?;
     let info = MapData::from_fd(again).and_then(|data| data.info()).map_err(foreign)?;
-    if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != size_of::<V>() {
+    if info.key_size() as usize != size_of::<K>() {
+        return Err(foreign(aya::maps::MapError::InvalidKeySize {
+            size: info.key_size() as usize,
+            expected: size_of::<K>(),
+        }));
+    }
+    if info.value_size() as usize != size_of::<V>() {
         return Err(foreign(aya::maps::MapError::InvalidValueSize {
             size: info.value_size() as usize,
             expected: size_of::<V>(),

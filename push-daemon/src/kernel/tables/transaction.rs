@@ -21,7 +21,7 @@ use super::{
     limit::SourceLimits,
     rule::{NewRule, boot_clock_ns, check_host_bits},
 };
-use crate::kernel::error::KernelError;
+use crate::kernel::{error::KernelError, shape};
 
 /// Everything that a file says: it replaces all that operators said before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,40 +76,13 @@ impl Tables {
     /// # Errors
     /// As for [`Self::apply`].
     pub fn import(&mut self, rules: &[NewRule], trial: Option<Duration>) -> Result<Applied, KernelError> {
-        self.transact(trial, |tables, before| {
-            let management = tables.management()?;
-            let (mut after, now_ns) = (before.clone(), boot_clock_ns());
-            let mut places: HashMap<IpNet, usize> =
-                after.rules.iter().enumerate().map(|(at, (prefix, _))| (*prefix, at)).collect();
-            let mut names = Names::noted(tables);
-            for rule in rules {
-                let value = value_of(rule, &management, tables.guard, &mut names, now_ns)?;
-                match places.get(&rule.prefix) {
-                    Some(at) => {
-                        let (_, before) = &mut after.rules[*at];
-                        *before = RuleValue { hits: before.hits, bytes: before.bytes, ..value };
-                    }
-                    None => {
-                        places.insert(rule.prefix, after.rules.len());
-                        after.rules.push((rule.prefix, value));
-                    }
-                }
-            }
-            Ok(after)
-        })
+        self.transact(trial, |tables, before| tables.merged(before, rules, &mut Names::noted(tables)))
     }
 
     /// What [`Self::import`] would change.
     pub fn compare_import(&self, rules: &[NewRule]) -> Result<Diff, KernelError> {
         let before = self.contents_in_force()?;
-        let management = self.management()?;
-        let (mut after, now_ns) = (before.clone(), boot_clock_ns());
-        let replaced: HashMap<IpNet, &NewRule> = rules.iter().map(|rule| (rule.prefix, rule)).collect();
-        let mut names = Names::looked_up(self);
-        after.rules.retain(|(prefix, _)| !replaced.contains_key(prefix));
-        for rule in replaced.values() {
-            after.rules.push((rule.prefix, value_of(rule, &management, self.guard, &mut names, now_ns)?));
-        }
+        let after = self.merged(&before, rules, &mut Names::looked_up(self))?;
         self.diff(&before, &after)
     }
 
@@ -144,7 +117,8 @@ impl Tables {
         self.generations.put_in_force(previous, None)?;
         let bounds = self.wanted_bounds()?;
         self.generations.forget(&self.pins, now.generation, bounds)?;
-        self.sweep_comments()
+        self.sweep_comments()?;
+        shape::follow(self)
     }
 
     /// Where things stand.
@@ -180,6 +154,7 @@ impl Tables {
         if (before.limits.v4_bits, before.limits.v6_bits) != (after.limits.v4_bits, after.limits.v6_bits) {
             self.forget_sources()?;
         }
+        shape::follow(self)?;
         Ok(Applied { diff, confirm_within_s: trial.map(|trial| trial.as_secs()) })
     }
 
@@ -195,6 +170,28 @@ impl Tables {
             }
             _ => Ok(()),
         }
+    }
+
+    /// `before` with `rules`, each in the place of one for the same prefix, whose counts it takes over.
+    fn merged(&self, before: &Contents, rules: &[NewRule], names: &mut Names<'_>) -> Result<Contents, KernelError> {
+        let (management, now_ns) = (self.management()?, boot_clock_ns());
+        let mut after = before.clone();
+        let mut places: HashMap<IpNet, usize> =
+            after.rules.iter().enumerate().map(|(at, (prefix, _))| (*prefix, at)).collect();
+        for rule in rules {
+            let value = value_of(rule, &management, self.guard, names, now_ns)?;
+            match places.get(&rule.prefix) {
+                Some(at) => {
+                    let (_, before) = &mut after.rules[*at];
+                    *before = RuleValue { hits: before.hits, bytes: before.bytes, ..value };
+                }
+                None => {
+                    places.insert(rule.prefix, after.rules.len());
+                    after.rules.push((rule.prefix, value));
+                }
+            }
+        }
+        Ok(after)
     }
 
     /// What `wanted` makes of `before`: rules keep their counts, ISPs their numbers, the tier its bans.

@@ -41,9 +41,14 @@ fn reasons(frame: &mut Frame<'_>, area: Rect, view: &View) {
 
 fn isps(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let rows = view.isps.iter().map(|row| {
-        Row::new([row.name.clone(), short(row.packets_per_s), short(row.bits_per_s), short(row.policed_bits_per_s)])
+        let rtt = row.rtt_us.map_or("-".into(), |rtt_us| format!("{:.1} ms", rtt_us as f64 / 1e3));
+        let loss = row.loss.map_or("-".into(), |loss| format!("{:.2} %", loss * 100.0));
+        let rates = [row.bits_per_s, row.policed_bits_per_s, row.sent_bits_per_s].map(short);
+        let [bits_in, policed, bits_out] = rates;
+        Row::new([row.name.clone(), bits_in, policed, bits_out, rtt, loss])
     });
-    table(frame, area, "ISPs, per second", ["ISP", "PACKETS", "BITS", "POLICED"], rows.collect());
+    let heading = ["ISP", "BITS IN", "POLICED", "BITS OUT", "RTT", "LOSS"];
+    table(frame, area, "ISPs, per second", heading, rows.collect());
 }
 
 fn busiest(frame: &mut Frame<'_>, area: Rect, view: &View) {
@@ -62,8 +67,9 @@ fn shards(frame: &mut Frame<'_>, area: Rect, view: &View) {
     table(frame, area, "Shards", ["SHARD", "CPU", "CONNS", "STATE"], rows.collect());
 }
 
-fn table(frame: &mut Frame<'_>, area: Rect, title: &str, heading: [&str; 4], rows: Vec<Row<'_>>) {
-    let widths = [Constraint::Min(18), Constraint::Length(9), Constraint::Length(9), Constraint::Min(9)];
+fn table<const N: usize>(frame: &mut Frame<'_>, area: Rect, title: &str, heading: [&str; N], rows: Vec<Row<'_>>) {
+    // The first column names something, the others are short.
+    let widths: [_; N] = std::array::from_fn(|at| if at == 0 { Constraint::Min(14) } else { Constraint::Min(9) });
     let heading = Row::new(heading.map(str::to_owned)).style(Style::new().add_modifier(Modifier::BOLD));
     frame.render_widget(Table::new(rows, widths).header(heading).block(Block::bordered().title(title)), area);
 }
@@ -105,7 +111,14 @@ mod tests {
                 bits_per_s: 5e9,
                 observed_per_s: 0.0,
             }],
-            isps: vec![IspRow { name: "north".into(), bits_per_s: 1e6, packets_per_s: 10.0, policed_bits_per_s: 7.0 }],
+            isps: vec![IspRow {
+                name: "north".into(),
+                bits_per_s: 1e6,
+                policed_bits_per_s: 7.0,
+                sent_bits_per_s: 3e7,
+                rtt_us: Some(12_300),
+                loss: Some(0.015),
+            }],
             busiest: vec![BusyRow {
                 who: "203.0.113.0/24".into(),
                 packets_per_s: 12_300.0,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, path::Path, time::Instant};
 
 use ipnet::IpNet;
 
-use crate::kernel::{Count, IspCount, KernelError, Rule, SourceUse, Status, Tables, status};
+use crate::kernel::{Count, IspCount, KernelError, Measurement, Rule, ShapeCount, SourceUse, Status, Tables, status};
 
 /// Rows of a list; more do not fit on a screen, and the first say what matters.
 const MOST_ROWS: usize = 20;
@@ -18,6 +18,8 @@ pub(super) struct Sample {
     status: Status,
     counts: Vec<Count>,
     isps: Vec<IspCount>,
+    shaped: Vec<ShapeCount>,
+    measured: Vec<Measurement>,
     sources: HashMap<IpAddr, SourceUse>,
     rules: HashMap<IpNet, Rule>,
 }
@@ -32,6 +34,8 @@ impl Sample {
             at: Instant::now(),
             counts: tables.counters()?,
             isps: tables.isp_counters()?,
+            shaped: tables.shape_counters()?,
+            measured: tables.measurements()?,
             sources: tables.sources()?.into_iter().map(|source| (source.source, source)).collect(),
             rules: rules.into_iter().map(|rule| (rule.prefix, rule)).collect(),
             status,
@@ -54,8 +58,12 @@ pub(super) struct ReasonRow {
 pub(super) struct IspRow {
     pub(super) name: String,
     pub(super) bits_per_s: f64,
-    pub(super) packets_per_s: f64,
     pub(super) policed_bits_per_s: f64,
+    /// Sent to its clients, where egress is shaped.
+    pub(super) sent_bits_per_s: f64,
+    /// Since the beginning, for in a second there is too little to tell.
+    pub(super) rtt_us: Option<u64>,
+    pub(super) loss: Option<f64>,
 }
 
 /// A line of the list of the busiest: a source that passes the rules, or a rule that denies.
@@ -136,15 +144,21 @@ fn isps(before: &Sample, now: &Sample, seconds: f64) -> Vec<IspRow> {
     let since = |now: u64, before: Option<u64>| now.saturating_sub(before.unwrap_or(0)) as f64 / seconds;
     let rows = now.isps.iter().map(|isp| {
         let old = old.get(&isp.number);
+        let sent = |sample: &Sample| sample.shaped.iter().find(|shaped| shaped.number == isp.number).map(|of| of.bytes);
+        let measured = now.measured.iter().find(|measured| measured.number == isp.number);
         IspRow {
+            sent_bits_per_s: 8.0 * since(sent(now).unwrap_or(0), sent(before)),
+            rtt_us: measured.and_then(Measurement::rtt_us),
+            loss: measured.and_then(Measurement::loss),
             name: if isp.number == 0 { "(none)".into() } else { isp.name.clone() },
             bits_per_s: 8.0 * since(isp.passed_bytes, old.map(|old| old.passed_bytes)),
-            packets_per_s: since(isp.passed_packets, old.map(|old| old.passed_packets)),
             policed_bits_per_s: 8.0 * since(isp.policed_bytes, old.map(|old| old.policed_bytes)),
         }
     });
     let mut rows: Vec<_> = rows.collect();
-    rows.sort_by(|one, other| other.bits_per_s.total_cmp(&one.bits_per_s));
+    rows.sort_by(|one, other| {
+        (other.bits_per_s + other.sent_bits_per_s).total_cmp(&(one.bits_per_s + one.sent_bits_per_s))
+    });
     rows.truncate(MOST_ROWS);
     rows
 }
