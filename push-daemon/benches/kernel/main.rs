@@ -6,8 +6,8 @@
 //!
 //! Layout: `subject` the filter with a realistic load of rules · `xdp_filter` whom it is compared with · `costs` nanoseconds
 //! a packet · `load` how fast rules come and go, and whether packets notice · `flood` a request and its answer while denied
-//! packets pour in · `syns` what a flood of SYNs costs,
-//! and who still gets in · `cpus` what runs where · `report` the table and the judgement · `sys` the one socket that needs `unsafe`
+//! packets pour in · `syns` what a flood of SYNs costs, and who still gets in · `cpus` what runs where · `report` the table and
+//! the judgement · `sys` what needs `unsafe`
 #![allow(clippy::unwrap_used)] // The rigs that it shares with the tests fail by panicking.
 
 mod costs;
