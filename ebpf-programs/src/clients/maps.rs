@@ -105,3 +105,7 @@ fn add(counter: Option<*mut u64>, more: u64) {
         unsafe { *counter = (*counter).wrapping_add(more) };
     }
 }
+
+/// 0 to how many frames went to sources that a bench invented, per CPU. Written here only.
+#[btf_map]
+pub static REFUSED: PerCpuArray<u64, 1> = PerCpuArray::new();

@@ -6,7 +6,8 @@
 //!
 //! Layout: `subject` the filter with a realistic load of rules · `xdp_filter` whom it is compared with · `costs` nanoseconds
 //! a packet · `load` how fast rules come and go, and whether packets notice · `flood` a request and its answer while denied
-//! packets pour in · `cpus` what runs where · `report` the table and the judgement · `sys` the one socket that needs `unsafe`
+//! packets pour in · `syns` what a flood of SYNs costs, and who still gets in · `cpus` what runs where · `report` the table and
+//! the judgement · `sys` what needs `unsafe`
 #![allow(clippy::unwrap_used)] // The rigs that it shares with the tests fail by panicking.
 
 mod costs;
@@ -19,6 +20,7 @@ mod netns;
 mod packets;
 mod report;
 mod subject;
+mod syns;
 mod sys;
 mod xdp_filter;
 
@@ -50,6 +52,8 @@ enum Part {
     Costs,
     /// A request and its answer under a flood
     Flood,
+    /// What a flood of SYNs costs, and who still gets in
+    Syns,
 }
 
 fn main() -> ExitCode {
@@ -71,14 +75,18 @@ fn measure(arguments: &Arguments) -> Result<Report, String> {
     let object = netns::object().ok_or("it needs root and the object")?;
     let _bpffs = xdp_filter::BpfFileSystem::mount()?;
     let mut report = Report::default();
-    if arguments.only != Some(Part::Flood) {
+    let wanted = |part| arguments.only.is_none_or(|only| only == part);
+    if wanted(Part::Costs) {
         let mut subject = subject::Subject::bring_up(&object)?;
         load::coming(&mut subject, &mut report)?;
         costs::measure(&mut subject, arguments.rounds, &mut report)?;
         load::going(&mut subject, &mut report)?;
     }
-    if arguments.only != Some(Part::Costs) {
+    if wanted(Part::Flood) {
         flood::measure(&object, &mut report)?;
+    }
+    if wanted(Part::Syns) {
+        syns::measure(&object, &mut report)?;
     }
     report.print();
     if let Some(file) = &arguments.json {

@@ -1,7 +1,7 @@
-//! The socket that sends whole frames.
+//! The socket that sends whole frames, and what the kernel knows of a connection.
 #![allow(unsafe_code)] // An address of its kind has no safe constructor, and one of its options no safe setter.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{io, net::TcpStream, os::fd::AsRawFd as _};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -32,4 +32,24 @@ pub(crate) fn frame_socket(interface_index: u32) -> io::Result<Socket> {
         )
     };
     if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Which options this end of a connection uses, and both window scales: the bytes of `struct tcp_info` that say so.
+pub(crate) fn options_and_scales(connection: &TcpStream) -> io::Result<[u8; 2]> {
+    // Behind state, congestion state, and three counts.
+    const OPTIONS: usize = 5;
+    const SCALES: usize = 6;
+    let mut info = [0_u8; 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of what it knows, which are there; both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok([info[OPTIONS], info[SCALES]]) } else { Err(io::Error::last_os_error()) }
 }

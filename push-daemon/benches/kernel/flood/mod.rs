@@ -8,8 +8,8 @@
 //! Layout: `site` namespaces, interfaces, programs · `sender` the flood · `exchange` request and answer
 
 mod exchange;
-mod sender;
-mod site;
+pub(crate) mod sender;
+pub(crate) mod site;
 
 use std::{
     path::Path,

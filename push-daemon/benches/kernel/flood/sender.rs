@@ -83,7 +83,8 @@ fn wait_until(due: &mut Instant) {
     }
 }
 
-fn index_of(interface: &str) -> Result<u32, String> {
+/// The number of an interface of this thread's network namespace.
+pub(crate) fn index_of(interface: &str) -> Result<u32, String> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
     socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .and_then(|socket| netdevice::name_to_index(&socket, interface))
@@ -107,7 +108,7 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 /// Both checksums of a frame that holds IPv4 without options and TCP.
-fn fill_checksums(frame: &mut [u8]) {
+pub(crate) fn fill_checksums(frame: &mut [u8]) {
     const IP: usize = 14;
     const TCP: usize = IP + 20;
     const PROTOCOL: u32 = 6;

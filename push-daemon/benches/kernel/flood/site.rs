@@ -53,7 +53,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const FLOOD_FROM: &str = "203.0.113.0/24";
 
 /// The object with the sink's program.
-const SINK_OBJECT: &str = "push-clients.bpf.o";
+pub(crate) const SINK_OBJECT: &str = "push-clients.bpf.o";
 const SINK_PROGRAM: &str = "sink";
 
 /// Where what was sent is taken in: by the CPU that sent it, or by the one that client and server run on.
@@ -159,7 +159,7 @@ impl Site {
 }
 
 /// A veth pair with a queue for each CPU at both ends, both of them up.
-fn make_pair(one: &Namespace, one_end: &str, other: &Namespace, other_end: &str) {
+pub(crate) fn make_pair(one: &Namespace, one_end: &str, other: &Namespace, other_end: &str) {
     let queues = ["numtxqueues", "2", "numrxqueues", "2"];
     let pair = ["type", "veth", "peer", "name", other_end];
     one.ip(&[&["link", "add", one_end][..], &queues, &pair, &queues, &["netns", &other.name]].concat());
