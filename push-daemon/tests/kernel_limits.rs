@@ -172,6 +172,29 @@ fn a_source_that_is_remembered_meets_every_change_at_once() {
 }
 
 #[test]
+fn a_source_is_not_remembered_past_the_rules_that_hid_another() {
+    let Some(mut filter) = limited(|limits| limits.packets_per_s = 1_000_000) else { return };
+    // One more expired prefix than the walk steps over, and behind them a deny.
+    let mut rules: Vec<String> =
+        (17..=25).map(|length| format!("expired allow {}", prefix("203.0.113.9", length))).collect();
+    rules.push("deny 203.0.0.0/16".into());
+    filter.set_rules(&rules.iter().map(String::as_str).collect::<Vec<_>>());
+    let twice = [ack("203.0.113.9"), ack("203.0.113.9"), ack("203.0.113.9")];
+    assert_eq!(reasons(&mut filter, &twice), [NoRule; 3]);
+    assert_eq!(filter.tables().sweep_expired().unwrap(), 9);
+    assert_eq!(reasons(&mut filter, &twice), [Denied; 3]);
+
+    filter.set_rules(&rules.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(reasons(&mut filter, &twice), [NoRule; 3]);
+    filter.tables().remove(prefix("203.0.113.9", 20).parse().unwrap()).unwrap();
+    assert_eq!(reasons(&mut filter, &twice), [Denied; 3]);
+}
+
+fn prefix(address: &str, length: u8) -> String {
+    ipnet::Ipv4Net::new(address.parse().unwrap(), length).unwrap().trunc().to_string()
+}
+
+#[test]
 fn observing_tells_what_the_limits_would_drop() {
     let Some(mut filter) = FilterUnderTest::bring_up_observing() else { return };
     filter.tables().set_limits(&SourceLimits { packets_per_s: 1, packet_burst: 1, ..SourceLimits::default() }).unwrap();

@@ -145,7 +145,7 @@ impl Stats {
 }
 
 fn kernel(plane: &KernelPlane) -> Kernel {
-    let attached = plane.status().ok().and_then(|status| status.attached);
+    let attached = plane.attached().ok().flatten();
     let counts = plane.stats().unwrap_or_default();
     let total = |verdict: Verdict| {
         counts.iter().filter(move |count| count.reason.verdict() == verdict).map(|count| count.packets).sum()

@@ -32,9 +32,16 @@ impl Follower {
         let (end, ends) = channel();
         thread::Builder::new().name("kernel-tables".into()).spawn(move || {
             let mut seen = None;
+            let mut failure = String::new();
             let mut looks = 0_u32;
             loop {
-                look(&pin_root, &mut seen, &tell, looks.is_multiple_of(SWEEP_EVERY_LOOKS));
+                let looked = look(&pin_root, &mut seen, &tell, looks.is_multiple_of(SWEEP_EVERY_LOOKS));
+                // Tried again at the next look, and said once per reason.
+                let reason = looked.err().map(|error| error.to_string()).unwrap_or_default();
+                if !reason.is_empty() && reason != failure {
+                    tracing::warn!(reason, "cannot follow the kernel's tables; will try again");
+                }
+                failure = reason;
                 looks = looks.wrapping_add(1);
                 if ends.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
                     return;
@@ -55,14 +62,7 @@ impl Follower {
     }
 }
 
-/// What fails now is tried again at the next look; it is said once per reason.
-fn look(pin_root: &Path, seen: &mut Option<u64>, tell: &watch::Sender<LanePlan>, sweep: bool) {
-    if let Err(error) = try_look(pin_root, seen, tell, sweep) {
-        tracing::warn!(%error, "cannot follow the kernel's tables; will try again");
-    }
-}
-
-fn try_look(
+fn look(
     pin_root: &Path,
     seen: &mut Option<u64>,
     tell: &watch::Sender<LanePlan>,

@@ -99,7 +99,8 @@ pub(super) fn status_of(pins: &PinDir, tables: &Tables) -> Result<Status, Kernel
     })
 }
 
-fn attached(pins: &PinDir, settings: &Settings) -> Result<Option<Attached>, KernelError> {
+/// Where the filter runs: all of the status that does not take a look at every rule.
+pub(super) fn attached(pins: &PinDir, settings: &Settings) -> Result<Option<Attached>, KernelError> {
     let failed = |source| KernelError::system(format!("look at the link {}", pins.link().display()), source);
     let link = match sys::open_pinned(&pins.link()) {
         Ok(link) => sys::link_info(link, sys::LinkKind::Xdp).map_err(failed)?,

@@ -12,7 +12,7 @@ use super::{
     attach::{self, Interface},
     config::{Fragments, KernelConfig, Mode},
     error::KernelError,
-    inspect::{self, Status},
+    inspect::{self, Attached, Status},
     load::{self, Loaded},
     measure, migrate, netlink,
     pin::{self, PinDir},
@@ -181,6 +181,11 @@ impl KernelPlane {
     /// What is in force, as the kernel tells it.
     pub fn status(&self) -> Result<Status, KernelError> {
         inspect::status_of(&self.pins, &self.tables)
+    }
+
+    /// Where the filter runs; cheap, where `status` counts every rule.
+    pub fn attached(&self) -> Result<Option<Attached>, KernelError> {
+        inspect::attached(&self.pins, &self.tables.settings()?)
     }
 
     /// Packets and bytes by reason.

@@ -96,6 +96,10 @@ impl Tables {
         if rule.origin == Origin::Tier && now.trial.is_some() {
             self.remove_from(prefix, other(now.generation))?;
         }
+        // Behind it there may be a shorter one that the walk did not come to, for it gives up after so many expired ones.
+        if !is_host(&prefix) {
+            self.generations.begin_edition()?;
+        }
         Ok(rule)
     }
 
@@ -128,6 +132,8 @@ impl Tables {
         set.v4.remove_all(&v4)?;
         set.v6.remove_all(&v6)?;
         drop(set);
+        // As in `remove`.
+        self.generations.begin_edition()?;
         self.sweep_comments()?;
         Ok(v4.len() + v6.len())
     }
@@ -141,6 +147,8 @@ impl Tables {
         let longest = self.set()?.longest()?;
         self.generations.set_limits(generation, limits.to_kernel(), longest)?;
         if (before.ipv4_bits, before.ipv6_bits) != (limits.ipv4_bits, limits.ipv6_bits) {
+            // What was known of a narrower source is not true of the wider one that begins with the same address.
+            self.generations.begin_edition()?;
             self.forget_sources()?;
         }
         Ok(())
