@@ -35,18 +35,25 @@ unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
 /// Moves the theoretical arrival time at `moment` by `cost_ns`, unless that runs further ahead of `now_ns` than `credit_ns`.
 /// False: it is over the rate, and nothing moved. (`abi::limits` tells the algorithm.)
 ///
-/// Something that costs more than the whole credit goes when nothing ran ahead, else it would never go. A word that other CPUs
+/// A moment further ahead than `most_ahead_ns`, which this rate leaves at most, is brought back to that. Something that costs more
+/// than the whole credit goes when nothing ran ahead, else it would never go. A word that other CPUs
 /// keep changing under us lets the packet go uncounted: being late is worse than being off by one.
 ///
 /// # Safety
 ///
 /// As for [`add_atomically`].
 #[inline(always)]
-pub unsafe fn take(moment: *mut u64, now_ns: u64, cost_ns: u64, credit_ns: u64) -> bool {
+pub unsafe fn take(moment: *mut u64, now_ns: u64, cost_ns: u64, credit_ns: u64, most_ahead_ns: u64) -> bool {
     for _ in 0..TRIES {
         // SAFETY: the caller vouches for `moment`; volatile because other CPUs write it.
         let seen = unsafe { moment.read_volatile() };
         let start = if seen > now_ns { seen } else { now_ns };
+        if start - now_ns > most_ahead_ns {
+            // Left by a slower rate of before, whose debt would outlast that rate.
+            // SAFETY: as above.
+            unsafe { compare_exchange(moment, seen, now_ns + most_ahead_ns) };
+            return false;
+        }
         if start - now_ns > credit_ns.saturating_sub(cost_ns) {
             return false;
         }

@@ -15,6 +15,9 @@ use crate::{
     rules::{V4_BITS, V6_BITS},
 };
 
+/// What one packet has at most, as far as it matters: one that costs more than the credit may leave the moment that much ahead.
+const LONGEST_BYTES: u64 = 65_535;
+
 /// The number of the ISP that `address` belongs to.
 #[inline(always)]
 pub fn isp_of(generation: u32, address: &Address) -> u32 {
@@ -46,8 +49,10 @@ fn is_over(generation: u32, isp: u32, bytes: u64, moment: &mut Moment) -> bool {
         return false;
     }
     let Some(policer) = POLICERS.get_ptr_mut(isp) else { return false };
+    let rate = &entry.ingress;
+    let most_ahead_ns = rate.credit_ns.saturating_add(rate.ns_of(LONGEST_BYTES));
     // SAFETY: an array's entry lives as long as the program, and `at_ns` is its first word.
-    !unsafe { take(&raw mut (*policer).at_ns, moment.ns(), entry.ingress.ns_of(bytes), entry.ingress.credit_ns) }
+    !unsafe { take(&raw mut (*policer).at_ns, moment.ns(), rate.ns_of(bytes), rate.credit_ns, most_ahead_ns) }
 }
 
 #[inline(always)]

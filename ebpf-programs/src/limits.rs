@@ -122,19 +122,30 @@ fn over_rate(limits: &Limits, state: *mut SourceState, is_connect: bool, now_ns:
     // with one packet.
     unsafe {
         add_atomically(&raw mut (*state).packets, 1);
-        let reason =
-            if !take(&raw mut (*state).packets_at_ns, now_ns, limits.packet_interval_ns, limits.packet_credit_ns) {
-                Reason::PacketRate
-            } else if is_connect
-                && !take(&raw mut (*state).connects_at_ns, now_ns, limits.connect_interval_ns, limits.connect_credit_ns)
-            {
-                Reason::ConnectRate
-            } else {
-                return None;
-            };
+        // What is not limited is not asked for: its moment may be ahead, by a limit of before or by a CPU that read its clock after us.
+        let over_packets = limits.packet_interval_ns != 0
+            && is_over(&raw mut (*state).packets_at_ns, now_ns, limits.packet_interval_ns, limits.packet_credit_ns);
+        let over_connects = is_connect
+            && !over_packets
+            && limits.connect_interval_ns != 0
+            && is_over(&raw mut (*state).connects_at_ns, now_ns, limits.connect_interval_ns, limits.connect_credit_ns);
+        let reason = match (over_packets, over_connects) {
+            (true, _) => Reason::PacketRate,
+            (false, true) => Reason::ConnectRate,
+            (false, false) => return None,
+        };
         add_atomically(&raw mut (*state).over, 1);
         Some(reason)
     }
+}
+
+/// # Safety
+///
+/// As for [`take`].
+#[inline(always)]
+unsafe fn is_over(moment: *mut u64, now_ns: u64, interval_ns: u64, credit_ns: u64) -> bool {
+    // SAFETY: the caller vouches for `moment`. A packet costs no more than the credit, so that is how far ahead one leaves it.
+    !unsafe { take(moment, now_ns, interval_ns, credit_ns, credit_ns) }
 }
 
 #[inline(always)]

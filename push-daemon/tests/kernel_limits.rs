@@ -86,6 +86,21 @@ fn new_connections_have_a_rate_of_their_own() {
 }
 
 #[test]
+fn what_is_limited_no_more_passes_at_once() {
+    let Some(mut filter) = limited(|limits| (limits.packets_per_s, limits.packet_burst) = (1, 60)) else { return };
+    let packet = [ack("203.0.113.9")];
+    eventually("a minute of the rate is spent", || reasons(&mut filter, &packet) == [PacketRate]);
+    // Another limit keeps the source remembered, with what it owes.
+    let connects = SourceLimits { connects_per_s: 1, connect_burst: 60, ..SourceLimits::default() };
+    filter.tables().set_limits(&connects).unwrap();
+    assert_eq!(reasons(&mut filter, &packet), [NoRule]);
+    eventually("so are the connections", || reasons(&mut filter, &[syn("203.0.113.9")]) == [ConnectRate]);
+    filter.tables().set_limits(&SourceLimits { packets_per_s: 1_000_000, ..SourceLimits::default() }).unwrap();
+    eventually("the packets' minute is over or forgiven", || reasons(&mut filter, &packet) == [NoRule]);
+    assert_eq!(reasons(&mut filter, &[syn("203.0.113.9")]), [NoRule]);
+}
+
+#[test]
 fn a_source_is_as_wide_as_it_is_set() {
     let Some(mut filter) = limited(|limits| {
         (limits.connects_per_s, limits.connect_burst) = (1, 1);
